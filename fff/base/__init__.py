@@ -1,0 +1,1 @@
+"""What every layer may use: units, errors, ids, random draws, atomic files."""

@@ -1,0 +1,1 @@
+"""Records and stores: structures, frames, labels, provenance, the run directory."""
