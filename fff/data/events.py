@@ -1,0 +1,152 @@
+"""The event log: append only, one JSON line per event, the source of truth of a campaign."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from fff.base.errors import LogDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["Event", "EventLog", "read_events"]
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal["done", "failed"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: the campaign was opened, or a request ended.
+
+    Attributes:
+        seq: Sequence number, from 0, without gaps.
+        kind: `"opened"`, or the kind of the request that ended.
+        request: Id of the request; empty for `opened`.
+        attempt: Which try of the request this was, from 1.
+        outcome: Whether the task gave its result.
+        values: Small JSON-able numbers and names; arrays and weights rest in files that it names. Of a failed
+            task: `failure_class`, `error`, `message`.
+        times: Unix times in seconds: `queued`, `started`, `ended`, as far as known.
+        worker: Host and process that did it.
+        device: The torch device it used.
+    """
+
+    seq: int
+    kind: str
+    request: str = ""
+    attempt: int = 1
+    outcome: Outcome = "done"
+    values: Mapping[str, Any] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+    device: str = ""
+
+    def to_line(self) -> str:
+        """Return the event as one line of JSON, newline included."""
+        content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Event:
+        """Read what `to_line` wrote.
+
+        Raises:
+            ValueError: If the line is no event of a schema this fff reads.
+        """
+        content = json.loads(line)
+        version = content.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            msg = f"schema version {version}, this fff reads {SCHEMA_VERSION}"
+            raise ValueError(msg)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+class EventLog:
+    """Appends events to a file: flushed at once, synced in groups.
+
+    A flush hands the line to the kernel, so killing the process loses nothing; only a power cut costs what
+    came after the last sync.
+
+    Args:
+        path: The file; made when absent, continued when present.
+        sync_every_s: Longest time in seconds between an append and the sync that covers it, as long as
+            events keep coming.
+    """
+
+    def __init__(self, path: Path, *, sync_every_s: float = 1.0) -> None:
+        self.path = path
+        self._sync_every_s = sync_every_s
+        self._file = path.open("a", encoding="utf-8")
+        self._synced = time.monotonic()
+
+    def append(self, event: Event) -> None:
+        """Write one event; when this returns, no crash of this process can lose it.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        self._file.write(event.to_line())
+        self._file.flush()
+        now = time.monotonic()
+        if now - self._synced >= self._sync_every_s:
+            os.fsync(self._file.fileno())
+            self._synced = now
+
+    def close(self) -> None:
+        """Sync and close; may be called twice."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> EventLog:
+        """Return itself; `close` comes with the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the log."""
+        self.close()
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return all events of a log. A half-written last line, which a crash leaves, is passed over.
+
+    Raises:
+        LogDamagedError: If any other line cannot be read or a sequence number is missing.
+        FileNotFoundError: If there is no log.
+    """
+    events: list[Event] = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = Event.from_line(line)
+        except ValueError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise _damaged(path, number, str(error)) from error
+        if event.seq != len(events):
+            raise _damaged(path, number, f"sequence number {event.seq} where {len(events)} was due")
+        events.append(event)
+    return events
+
+
+def _damaged(path: Path, line: int, why: str) -> LogDamagedError:
+    return LogDamagedError(
+        f"The event log {path} is damaged at line {line}: {why}.",
+        hint=f"Restore the file from a copy, or keep only its first {line - 1} lines to go back to that point.",
+        path=str(path),
+        line=line,
+    )

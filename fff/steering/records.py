@@ -1,0 +1,85 @@
+"""What a policy takes and gives: events in, requests out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence, Set
+
+    from fff.data.events import Event
+
+__all__ = ["Agent", "Policy", "Request", "Verdict"]
+
+Agent = Literal["Trainer", "Sampler", "Selector", "Calculator"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One task to be started now.
+
+    Attributes:
+        id: Stable name made from campaign state, never from the clock; starts with a letter.
+        kind: The task function that answers it.
+        agent: Whose submitter sends it and whose receiver takes the result.
+        pool: The slots it takes are of this pool.
+        args: Small JSON-able arguments.
+        models: Keys of what travels to the task as a proxy: models and training sets.
+        attempt: From 1; a request that is tried again keeps its id.
+    """
+
+    id: str
+    kind: str
+    agent: Agent
+    pool: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the campaign is over."""
+
+    state: Literal["finished", "failed"]
+    reason: str
+
+
+class Policy(Protocol):
+    """Decides. It is pure: no thread, no clock, no file, no global randomness.
+
+    Replaying the same events into a fresh policy gives the same state and the same requests.
+    """
+
+    def start(self) -> Sequence[Request]:
+        """Return the requests that may start at once."""
+        ...
+
+    def handle(self, event: Event) -> Sequence[Request]:
+        """Take in an event and return the requests that may start now."""
+        ...
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Why the campaign is over, or None while it goes on."""
+        ...
+
+    @property
+    def open_requests(self) -> Mapping[str, Request]:
+        """Requests that were emitted and have no event yet, by id."""
+        ...
+
+    @property
+    def live_models(self) -> Set[str]:
+        """Keys of the models that later requests may name; others may be evicted."""
+        ...
+
+    @property
+    def held_back(self) -> bool:
+        """Whether labels wait although slots are free, because of `calculation.max_ahead`."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the numbers that people watch, JSON-able."""
+        ...
