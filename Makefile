@@ -1,0 +1,52 @@
+# make demo   install, then run a small campaign to its end
+# make test   install, then pass every test
+# make lint   style, types and layers
+# make help   this list
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test test-fast lint format clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+# Again only when what it reads has changed. The package itself is not copied, so its byte code is renewed
+# each time (a fraction of a second when nothing changed).
+install: $(INSTALLED)
+	@$(BIN)/python -m compileall -q fff
+
+$(INSTALLED): pyproject.toml .ci/install
+	@.ci/install
+	@touch $@
+
+# Nothing is overwritten: the second demo goes to runs/quickstart-2, and so on.
+demo: install
+	@run_dir=runs/quickstart; n=1; \
+	while [ -e "$$run_dir" ]; do n=$$((n + 1)); run_dir=runs/quickstart-$$n; done; \
+	$(BIN)/python run.py configs/quickstart.yaml --run-dir "$$run_dir"
+
+test: install
+	$(BIN)/python -m pytest
+
+# Seconds: what to run while writing code.
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow and not integration"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Takes away what can be made again; runs/ stays.
+clean:
+	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
