@@ -1,0 +1,130 @@
+"""The whole config of an active-learning campaign, and what concerns several of its sections."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from fff.base.errors import ConfigError
+from fff.config.choosing import CalculationSection, QueueSection, SelectionSection, StopSection
+from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
+from fff.config.reference import ReferenceSection
+from fff.config.sampling import AuditSection, SamplingSection, TestSection
+from fff.config.section import PATH, Section
+from fff.config.site import LaptopSite, SiteSection
+
+__all__ = ["ActiveLearningConfig"]
+
+_DEFAULT_KINDS = {"site": "laptop"}
+
+
+class ActiveLearningConfig(Section):
+    """A campaign: structures in, a trained committee and its labels out."""
+
+    schema_version: Literal[1] = Field(1, description="Version of this layout.")
+    kind: Literal["active-learning"] = Field("active-learning", description="Kind of campaign.")
+    name: str = Field(
+        "campaign",
+        max_length=100,
+        pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$",
+        description="Name of the campaign, and of its folder in runs/; the config file's name when left out.",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Everything random follows from it.")
+    structures: list[str] = Field(
+        default=[],
+        json_schema_extra=PATH,
+        description=(
+            "Where trajectories start: files that ASE reads (all frames, or `file@0:10`), folders, "
+            "molecule:NAME, s22:NAME, cluster:FORMULA:N, bulk:ELEMENT."
+        ),
+    )
+    labels: list[str] = Field(
+        default=[],
+        json_schema_extra=PATH,
+        description="Files or ASE databases of structures with energies and forces to train on.",
+    )
+    run_dir: str | None = Field(
+        None, json_schema_extra=PATH, description="Where everything is written; null: runs/<name>."
+    )
+    model: ModelSection = Field(default_factory=ModelSection, description="The force field.")
+    reference: ReferenceSection = Field(description="What makes labels.")
+    start: StartSection = Field(default_factory=StartSection, description="The first labels.")
+    committee: CommitteeSection = Field(default_factory=CommitteeSection, description="The committee.")
+    training: TrainingSection = Field(default_factory=TrainingSection, description="The training.")
+    sampling: SamplingSection = Field(default_factory=SamplingSection, description="The dynamics.")
+    audit: AuditSection = Field(default_factory=AuditSection, description="The check of trajectories.")
+    selection: SelectionSection = Field(default_factory=SelectionSection, description="What is labelled.")
+    calculation: CalculationSection = Field(
+        default_factory=CalculationSection, description="The reference calculations."
+    )
+    queue: QueueSection = Field(default_factory=QueueSection, description="Moving workers.")
+    test: TestSection = Field(default_factory=TestSection, description="The test set.")
+    stop: StopSection = Field(default_factory=StopSection, description="The end.")
+    site: SiteSection = Field(default_factory=LaptopSite, description="The machine.")
+
+    @property
+    def batch_size(self) -> int:
+        """Frames chosen at once: `selection.batch_size`, or as many as a retraining needs."""
+        return self.selection.batch_size or self.training.retrain_every
+
+    @property
+    def max_ahead(self) -> int:
+        """Labels one committee may cause: `calculation.max_ahead`, or twice a retraining's."""
+        return self.calculation.max_ahead or 2 * self.training.retrain_every
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_kinds(cls, data: Any) -> Any:
+        """Read an empty section as one of defaults, and a site without kind as the default kind."""
+        if not isinstance(data, dict):
+            return data
+        sections = {key for key in cls.model_fields if key in data and _is_section(key)}
+        filled = {key: ({} if data[key] is None else data[key]) for key in sections}
+        for key, kind in _DEFAULT_KINDS.items():
+            if isinstance(filled.get(key), dict):
+                filled[key] = {"kind": kind, **filled[key]}
+        return {**data, **filled}
+
+    @model_validator(mode="after")
+    def _check_across(self) -> ActiveLearningConfig:
+        for key in type(self).model_fields:
+            if isinstance(section := getattr(self, key), Section):
+                section.check()
+        _check_inputs(self)
+        _check_counts(self)
+        return self
+
+
+def _is_section(key: str) -> bool:
+    field = ActiveLearningConfig.model_fields[key]
+    annotation = field.annotation
+    return field.discriminator is not None or (
+        isinstance(annotation, type) and issubclass(annotation, Section)
+    )
+
+
+def _check_inputs(config: ActiveLearningConfig) -> None:
+    if config.structures or config.labels:
+        return
+    what = (
+        "`model.start` is given, but nothing to sample: `structures` and `labels` are empty."
+        if config.model.start
+        else "`structures`, `labels` and `model.start` are all empty: there is nothing to start from."
+    )
+    hint = "Give structures, for example `structures: [molecule:CH3CH2OH]` or a file that ASE reads."
+    raise ConfigError(what, hint=hint, key="structures", value=[])
+
+
+def _check_counts(config: ActiveLearningConfig) -> None:
+    retrain, total, first = config.training.retrain_every, config.stop.max_labels, config.start.n_labels
+    rules = (
+        ("start.n_labels", first, "stop.max_labels", total),
+        ("training.retrain_every", retrain, "stop.max_labels", total),
+        ("training.retrain_every", retrain, "calculation.max_ahead", config.max_ahead),
+    )
+    for low, a, high, b in rules:
+        if a > b:
+            msg = f"`{low}` is {a}, above `{high}` ({b})."
+            hint = f"Set `{low}` to at most {b}, or `{high}` to at least {a}."
+            raise ConfigError(msg, hint=hint, key=low, value=a)

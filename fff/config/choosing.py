@@ -1,0 +1,77 @@
+"""Sections about what is labelled: `selection`, `calculation`, `queue`, `stop`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fff.base.errors import ConfigError
+from fff.config.section import PositiveInt, Section
+
+__all__ = ["CalculationSection", "QueueSection", "SelectionSection", "StopSection"]
+
+
+class SelectionSection(Section):
+    """Which sampled frames are worth a label."""
+
+    rule: Literal["diverse", "variance-pruning", "threshold", "random"] = Field(
+        "diverse", description="How frames are chosen from the scored ones."
+    )
+    deviation: Literal["max-force", "mean-force", "energy"] = Field(
+        "max-force", description="Which disagreement of the members counts."
+    )
+    batch_size: PositiveInt | None = Field(
+        None, description="Frames chosen at once; null: as many as `training.retrain_every`."
+    )
+    chunk_size: PositiveInt = Field(20, description="Frames scored by one task.")
+    pool_size: PositiveInt = Field(
+        1000, description="Frames kept waiting for a score or a choice; the oldest leave."
+    )
+    threshold_eV_per_A: float = Field(
+        0.1,
+        ge=0,
+        description="Deviation below which a frame is not worth a label (rule threshold; waiting frames).",
+    )
+    prune_fraction: float = Field(
+        0.05, gt=0, lt=1, description="Part of the frames removed as too similar per step (variance-pruning)."
+    )
+
+    def check(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ConfigError: If the pool cannot hold a chunk, which then never fills.
+        """
+        if self.pool_size < self.chunk_size:
+            least = self.chunk_size
+            msg = f"`selection.pool_size` is {self.pool_size}, below `selection.chunk_size` ({least})."
+            hint = f"Set `selection.pool_size` to at least {least}."
+            raise ConfigError(msg, hint=hint, key="selection.pool_size", value=self.pool_size)
+
+
+class CalculationSection(Section):
+    """How reference calculations are handed out."""
+
+    max_ahead: PositiveInt | None = Field(
+        None, description="Labels that one committee may cause; null: twice `training.retrain_every`."
+    )
+    max_consecutive_failures: PositiveInt = Field(
+        10, description="Failures of the set-up in a row after which the campaign stops."
+    )
+    max_attempts: PositiveInt = Field(
+        3, description="Tries of a calculation that was lost or ran out of time."
+    )
+
+
+class QueueSection(Section):
+    """When workers move between sampling and calculation."""
+
+    length: int = Field(2, ge=0, description="Audits that should wait.")
+    tolerance: int = Field(1, ge=0, description="How far from it before a worker moves.")
+
+
+class StopSection(Section):
+    """When the campaign ends."""
+
+    max_labels: PositiveInt = Field(128, description="Labels made by this campaign at most.")

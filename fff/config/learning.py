@@ -1,0 +1,107 @@
+"""Sections about the force field: `model`, `start`, `committee`, `training`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fff.base.errors import ConfigError
+from fff.config.section import PATH, Positive, PositiveInt, Section
+
+__all__ = ["CommitteeSection", "ModelSection", "StartSection", "TrainingSection"]
+
+
+class ModelSection(Section):
+    """The force field that is trained."""
+
+    kind: Literal["schnetpack"] = Field("schnetpack", description="Package the force field comes from.")
+    representation: Literal["painn", "schnet"] = Field(
+        "painn",
+        description="How an atom's surroundings are described: equivariant (painn) or by distances (schnet).",
+    )
+    n_features: int = Field(64, ge=4, le=1024, description="Features per atom.")
+    n_layers: int = Field(3, ge=1, le=8, description="Interaction layers.")
+    cutoff_A: float = Field(5.0, gt=1, le=20, description="Distance within which atoms see each other.")
+    n_radial: int = Field(20, ge=4, le=128, description="Radial basis functions up to the cutoff.")
+    start: str | None = Field(
+        None,
+        json_schema_extra=PATH,
+        description="Trained model or committee to fine-tune: a run, round or member directory.",
+    )
+
+
+class StartSection(Section):
+    """The first labels, when no labels are given."""
+
+    n_labels: int = Field(
+        16,
+        ge=2,
+        description="Labels made first: the given structures, then small random displacements of them.",
+    )
+    displacement_A: Positive = Field(
+        0.08, description="Standard deviation of the random displacement of each coordinate."
+    )
+
+
+class CommitteeSection(Section):
+    """The members whose disagreement says how wrong the force field is."""
+
+    size: int = Field(4, ge=2, le=32, description="Members trained each round.")
+
+
+class TrainingSection(Section):
+    """How each member is trained."""
+
+    retrain_every: PositiveInt = Field(
+        32, description="New labels since the last start of a training round that start the next."
+    )
+    start_from: Literal["initial", "previous"] = Field(
+        "initial",
+        description="Weights a round starts from: the campaign's first, or those of the round before.",
+    )
+    max_epochs: PositiveInt = Field(200, description="Passes over the training labels at most.")
+    batch_size: PositiveInt = Field(8, description="Structures per optimiser step.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of Adam at the start.")
+    energy_weight: float = Field(
+        0.05, ge=0, description="Loss weight of the mean squared error of the energy per atom."
+    )
+    force_weight: float = Field(0.95, ge=0, description="Loss weight of the mean squared force error.")
+    plateau_patience: PositiveInt = Field(
+        15, description="Epochs without improvement before the learning rate falls."
+    )
+    plateau_factor: float = Field(
+        0.5, gt=0, lt=1, description="What the learning rate is multiplied by then."
+    )
+    stop_patience: PositiveInt = Field(40, description="Epochs without improvement before training stops.")
+    min_learning_rate: float = Field(
+        1e-5, gt=0, le=1, description="Learning rate below which training stops."
+    )
+    ema_decay: float = Field(
+        0.99, ge=0, lt=1, description="Decay per step of the moving average of the weights; 0 keeps none."
+    )
+    gradient_clip: Positive = Field(10.0, description="Largest norm of the gradient in a step.")
+    time_limit_s: Positive = Field(86400.0, description="Time after which a training is taken for lost.")
+
+    def check(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ConfigError: If the loss has no weight, or the least learning rate is above the first.
+        """
+        if self.energy_weight + self.force_weight == 0:
+            msg = "`training.energy_weight` and `training.force_weight` are both 0; then nothing is learned."
+            raise ConfigError(
+                msg, hint="Set `training.force_weight` above 0.", key="training.force_weight", value=0.0
+            )
+        if self.min_learning_rate > self.learning_rate:
+            msg = (
+                f"`training.min_learning_rate` is {self.min_learning_rate}, above "
+                f"`training.learning_rate` ({self.learning_rate})."
+            )
+            raise ConfigError(
+                msg,
+                hint=f"Set `training.min_learning_rate` to at most {self.learning_rate}.",
+                key="training.min_learning_rate",
+                value=self.min_learning_rate,
+            )

@@ -1,0 +1,63 @@
+"""Section `reference`: the method that makes labels, by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fff.config.section import Positive, PositiveInt, Section
+
+__all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbReference"]
+
+_TIME_LIMIT = "Time after which a calculation is killed."
+_CHARGE = "Total charge of every structure, in elementary charges."
+_MULTIPLICITY = "Spin multiplicity of every structure: 1 + number of unpaired electrons."
+
+
+class XtbReference(Section):
+    """Tight binding with tblite: fractions of a second per structure, elements up to radon."""
+
+    kind: Literal["xtb"] = Field(description="GFN-xTB, by tblite.")
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", description="Parametrisation.")
+    charge: int = Field(0, description=_CHARGE)
+    multiplicity: PositiveInt = Field(1, description=_MULTIPLICITY)
+    accuracy: float = Field(
+        1.0, ge=1e-4, le=1000, description="Numerical accuracy as xtb counts it: smaller is tighter."
+    )
+    max_iterations: PositiveInt = Field(250, description="Self-consistency cycles at most.")
+    electronic_temperature_K: Positive = Field(300.0, description="Temperature of the electrons.")
+    time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
+
+
+class PyscfReference(Section):
+    """Density functional theory or Hartree-Fock with PySCF, isolated structures only."""
+
+    kind: Literal["pyscf"] = Field(description="Density functional theory, by PySCF.")
+    functional: str = Field("PBE", min_length=1, description="Functional as PySCF names it, or HF.")
+    basis: str = Field("def2-SVP", min_length=1, description="Basis set as PySCF names it.")
+    charge: int = Field(0, description=_CHARGE)
+    multiplicity: PositiveInt = Field(1, description=_MULTIPLICITY)
+    density_fitting: bool = Field(True, description="Approximate Coulomb integrals with an auxiliary basis.")
+    dispersion: Literal["d3bj", "d4"] | None = Field(None, description="Dispersion correction, or null.")
+    grid_level: int = Field(3, ge=0, le=9, description="Fineness of the integration grid.")
+    max_cycles: PositiveInt = Field(100, description="Self-consistency cycles at most.")
+    convergence_eV: Positive = Field(
+        1e-6, description="Change of energy at which a calculation has converged."
+    )
+    max_memory_MB: Positive = Field(4000.0, description="Memory that PySCF may take.")
+    time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
+
+
+class AseReference(Section):
+    """Any calculator that ASE knows by name."""
+
+    kind: Literal["ase"] = Field(description="A calculator of ASE.")
+    calculator: str = Field(min_length=1, description="Registered name of the calculator: emt, lj, …")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the calculator, in its own names and units."
+    )
+    time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
+
+
+ReferenceSection = Annotated[XtbReference | PyscfReference | AseReference, Field(discriminator="kind")]

@@ -1,0 +1,126 @@
+"""Sections about dynamics: `sampling`, `audit`, `test`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fff.base.errors import ConfigError
+from fff.config.section import PATH, Fraction, NumberList, Positive, PositiveInt, Section
+
+__all__ = ["AuditSection", "SamplingSection", "TestSection"]
+
+
+class SamplingSection(Section):
+    """Molecular dynamics with the present model."""
+
+    n_parallel: PositiveInt = Field(4, description="Trajectories that run at the same time.")
+    n_trajectories: PositiveInt = Field(
+        8, description="Trajectories altogether, spread over the start structures."
+    )
+    n_steps: PositiveInt = Field(
+        200, description="Steps of a run before its last frame is audited, at first."
+    )
+    min_steps: PositiveInt = Field(20, description="Steps of a run at least, as its length adapts.")
+    max_steps: PositiveInt = Field(5000, description="Steps of a run at most, as its length adapts.")
+    thermostat: Literal["langevin", "nve", "npt"] = Field(
+        "langevin", description="Dynamics: Langevin, constant energy, or constant pressure (periodic only)."
+    )
+    temperature_K: NumberList = Field(
+        default=[300.0], description="Target temperature, or several from which each run draws one."
+    )
+    timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step.")
+    friction_per_fs: float = Field(0.01, gt=0, le=10, description="Friction of the Langevin thermostat.")
+    pressure_GPa: float = Field(0.0, description="Target pressure (thermostat npt).")
+    check_every: PositiveInt = Field(
+        10, description="Steps between two looks at the committee's deviation and the physical guards."
+    )
+    stop_deviation_eV_per_A: Positive = Field(
+        2.0, description="Largest force deviation of the committee above which a run ends."
+    )
+    max_temperature_factor: float = Field(
+        10.0,
+        gt=1,
+        description="A run ends above this multiple of the target temperature plus its natural fluctuation.",
+    )
+    max_force_eV_per_A: Positive = Field(30.0, description="Force on an atom above which a run ends.")
+    min_distance_factor: Fraction = Field(
+        0.6, description="A run ends when two atoms come closer than this part of the sum of covalent radii."
+    )
+    n_frames: int = Field(10, ge=0, description="Frames a run returns for scoring, besides its last.")
+    skin_A: float = Field(0.5, ge=0, le=3, description="Margin within which a neighbour list is kept.")
+    time_limit_s: Positive = Field(3600.0, description="Time after which a run is taken for lost.")
+
+    def check(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ConfigError: If two keys contradict each other.
+        """
+        for low, high in (
+            ("min_steps", "n_steps"),
+            ("n_steps", "max_steps"),
+            ("check_every", "min_steps"),
+            ("n_parallel", "n_trajectories"),
+        ):
+            a, b = getattr(self, low), getattr(self, high)
+            if a > b:
+                msg = f"`sampling.{low}` is {a}, above `sampling.{high}` ({b})."
+                hint = f"Set `sampling.{low}` to at most {b}, or `sampling.{high}` to at least {a}."
+                raise ConfigError(msg, hint=hint, key=f"sampling.{low}", value=a)
+
+
+class AuditSection(Section):
+    """The check of a trajectory's last frame by the reference."""
+
+    energy_tolerance_eV_per_atom: Positive = Field(
+        0.01, description="Energy error below which a trajectory goes on."
+    )
+    force_tolerance_eV_per_A: Positive = Field(
+        0.5, description="Root mean square force error below which a trajectory goes on."
+    )
+    fraction: Fraction = Field(
+        0.5, description="Chance that the next calculation is an audit while selected frames wait too."
+    )
+    on_failure: Literal["restart", "last-valid"] = Field(
+        "restart",
+        description="Where a trajectory goes on after a failed audit: its start, or its last audited frame.",
+    )
+
+
+class TestSection(Section):
+    """The test set: made once, outside the loop, never trained on."""
+
+    __test__ = False  # pytest takes classes of this name for tests
+
+    labels: str | None = Field(
+        None,
+        json_schema_extra=PATH,
+        description="File of structures with energies and forces; null: dynamics driven by the reference.",
+    )
+    temperatures_K: NumberList = Field(
+        default=[300.0], description="Temperatures of the reference's own dynamics."
+    )
+    n_frames: int | None = Field(
+        50,
+        ge=0,
+        description="Structures of the test set, evenly spaced; 0: no test set; null: all of `test.labels`.",
+    )
+    interval_steps: PositiveInt = Field(20, description="Steps between two frames of the dynamics.")
+    timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step of the dynamics.")
+    equilibration_steps: int = Field(100, ge=0, description="Steps before the first frame.")
+    random_baseline: bool = Field(
+        False, description="At the end also train a committee on as many random frames of reference dynamics."
+    )
+
+    def check(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ConfigError: If all labels are asked for where no file of labels is given.
+        """
+        if self.n_frames is None and self.labels is None:
+            msg = "`test.n_frames` is null (all), but `test.labels` names no file."
+            hint = "Give `test.labels`, or a number of frames."
+            raise ConfigError(msg, hint=hint, key="test.n_frames", value=None)
