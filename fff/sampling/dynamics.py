@@ -1,0 +1,312 @@
+"""One run of molecular dynamics with a model, watched by guards and by the committee."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+
+from fff.base.errors import StructureError
+from fff.data.records import Frame
+from fff.sampling.guards import Guards
+from fff.sampling.integrators import Thermostat, draw_momenta, make_integrator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+    from jaxtyping import Float
+
+__all__ = ["DynamicsResult", "DynamicsSettings", "Reason", "run_dynamics"]
+
+Reason = Literal["completed", "deviation", "temperature", "force", "distance", "non-finite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsSettings:
+    """What a run is to do. The names, units and meanings are those of the config's section `sampling`.
+
+    Attributes:
+        n_steps: Steps to make.
+        temperature_K: Target temperature, and that of fresh momenta.
+        thermostat: `langevin` (NVT), `nve`, or `npt` (volume changes, shape of the cell does not).
+        timestep_fs: Time step.
+        friction_per_fs: Friction of the thermostat; without meaning for `nve`.
+        pressure_GPa: Target pressure; without meaning but for `npt`.
+        check_every: Steps between two looks at the structure and questions to the committee.
+        stop_deviation_eV_per_A: The run ends where the committee's deviation is above this.
+        max_temperature_factor: Times the target temperature; see `Guards`.
+        max_force_eV_per_A: Longest sound force on an atom.
+        min_distance_factor: Shortest sound distance, as part of the sum of the covalent radii.
+        n_frames: Most frames to return besides the last one.
+
+    Raises:
+        ValueError: If a number of steps, the temperature, the time step or the friction makes no sense.
+    """
+
+    n_steps: int
+    temperature_K: float
+    thermostat: Thermostat
+    timestep_fs: float
+    friction_per_fs: float
+    pressure_GPa: float
+    check_every: int
+    stop_deviation_eV_per_A: float
+    max_temperature_factor: float
+    max_force_eV_per_A: float
+    min_distance_factor: float
+    n_frames: int
+
+    def __post_init__(self) -> None:
+        """Refuse what would otherwise fail with a riddle in the middle of a run."""
+        if self.thermostat not in get_args(Thermostat):
+            msg = f"The thermostat is one of {', '.join(get_args(Thermostat))}; it was {self.thermostat!r}."
+            raise ValueError(msg)
+        smallest = {"n_steps": 0, "n_frames": 0, "check_every": 1}
+        for name, bound in smallest.items():
+            if getattr(self, name) < bound:
+                msg = f"{name} must be at least {bound}; it was {getattr(self, name)}."
+                raise ValueError(msg)
+        positive = ["temperature_K", "timestep_fs"]
+        if self.thermostat != "nve":
+            positive.append("friction_per_fs")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                msg = f"{name} must be above 0; it was {getattr(self, name)}."
+                raise ValueError(msg)
+
+    @classmethod
+    def from_section(cls, section: Mapping[str, Any], *, n_steps: int, temperature_K: float) -> Self:
+        """Return the settings of one run from the config's section `sampling`, whose other keys are left out.
+
+        Args:
+            section: The section as a dict.
+            n_steps: Length of this run, which adapts to the audits.
+            temperature_K: Temperature of this run, drawn from the section's list.
+        """
+        names = {field.name for field in fields(cls)} - {"n_steps", "temperature_K"}
+        return cls(n_steps=n_steps, temperature_K=temperature_K, **{name: section[name] for name in names})
+
+
+@dataclass(frozen=True)
+class DynamicsResult:
+    """What a run gave.
+
+    Attributes:
+        reason: Why it ended. `completed`: all steps were made. `deviation`: the committee disagreed. All
+            others are violations of a guard.
+        steps: Steps from the start to `last`.
+        last: The last frame that every check passed, momenta included, with the energy and forces of the
+            driving model: the frame to audit and to go on from. It is the start frame (step 0) if the run
+            ended before any other passed; its energy is NaN then if the first evaluation was not finite.
+        others: Frames of this run, evenly spread, in the order of their steps, physically sound; without
+            start and last frame. Where a run ends early, the last of them is the one nearest to the end: that
+            on which the committee disagreed, or that before the broken one. The deviation is NaN where the
+            committee was not asked.
+        max_deviation_eV_per_A: Largest deviation met; NaN if the committee was never asked.
+    """
+
+    reason: Reason
+    steps: int
+    last: Frame
+    others: list[Frame]
+    max_deviation_eV_per_A: float
+
+
+def run_dynamics(
+    start: Frame,
+    settings: DynamicsSettings,
+    calculator: BaseCalculator,
+    *,
+    seed: int,
+    deviation: Callable[[Atoms], float] | None = None,
+) -> DynamicsResult:
+    """Run molecular dynamics from `start` until its end or until something is wrong.
+
+    Forces and energy are looked at every step; temperature and distances, and the committee, every
+    `check_every` steps and at the last step. Only a frame that passed all of them becomes `last`: what lies
+    between the last passed check and the failed one is not trusted to be audited or gone on from, but may be
+    worth a label, so sound frames of it are among the others.
+
+    The start frame itself is not shown to the committee: either a user gave it or it passed a check.
+
+    Args:
+        start: Where to begin. A run that is continued goes on smoothly, with the momenta it has; where there
+            are none they are drawn at the target temperature.
+        settings: Length, thermostat and limits.
+        calculator: The driving model, with energy and forces (eV, eV/Å), and stress for `npt`.
+        seed: Same seed, same start, same calculator: same trajectory.
+        deviation: Returns the committee's largest force deviation (eV/Å) on a structure; None if there is no
+            committee yet.
+
+    Raises:
+        StructureError: If the start has numbers that are not finite, or `npt` is asked of a structure that is
+            not periodic in all directions.
+        Exception: Whatever the calculator or `deviation` raises is passed on.
+    """
+    if not (np.isfinite(start.atoms.positions).all() and np.isfinite(start.atoms.get_momenta()).all()):
+        msg = f"Dynamics cannot start from {start.atoms.symbols}: a position or momentum is not finite."
+        raise StructureError(msg)
+    rng = np.random.default_rng(seed)
+    atoms = start.atoms.copy()
+    draw_momenta(atoms, settings.temperature_K, rng)
+    # What blows up overflows on its way; it is looked for explicitly, so numpy need not warn.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _Run(atoms, settings, calculator, deviation).carry_out(rng)
+
+
+class _Run:
+    """The state of a run: the moving structure, its copy of one step ago, and the frames worth keeping."""
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        settings: DynamicsSettings,
+        calculator: BaseCalculator,
+        deviation: Callable[[Atoms], float] | None,
+    ) -> None:
+        self._atoms = atoms
+        self._settings = settings
+        self._deviation = deviation
+        self._guards = Guards(
+            atoms,
+            temperature_K=settings.temperature_K,
+            max_temperature_factor=settings.max_temperature_factor,
+            max_force_eV_per_A=settings.max_force_eV_per_A,
+            min_distance_factor=settings.min_distance_factor,
+        )
+        self._template = atoms.copy()
+        self._stride = _capture_stride(settings.n_steps, settings.check_every, settings.n_frames)
+        self._previous = _Snapshot(atoms)
+        self._captured: list[Frame] = []
+        self._max_deviation = -math.inf
+        atoms.calc = calculator
+
+    def carry_out(self, rng: np.random.Generator) -> DynamicsResult:
+        settings = self._settings
+        self._atoms.get_forces()
+        energy, forces = _evaluation(self._atoms)
+        violation = self._guards.check_forces(energy, forces)
+        if violation == "non-finite":
+            return self._result(violation, Frame(self._template))
+        self._last = self._frame(energy, forces, step=0)
+        if violation is not None:
+            return self._result(violation, self._last)
+        integrator = make_integrator(
+            self._atoms,
+            settings.thermostat,
+            temperature_K=settings.temperature_K,
+            timestep_fs=settings.timestep_fs,
+            friction_per_fs=settings.friction_per_fs,
+            pressure_GPa=settings.pressure_GPa,
+            rng=rng,
+        )
+        for step in range(1, settings.n_steps + 1):
+            self._previous.store(self._atoms, energy, forces, step - 1)
+            integrator.step()
+            energy, forces = _evaluation(self._atoms)
+            reason: Reason | None = self._guards.check_forces(energy, forces)
+            if reason is None and (step % self._stride == 0 or step == settings.n_steps):
+                reason = self._inspect(energy, forces, step)
+            if reason is not None:
+                return self._ended_early(reason)
+        return self._result("completed", self._last)
+
+    def _inspect(self, energy: float, forces: np.ndarray, step: int) -> Reason | None:
+        """Look at the structure, ask the committee where it is its turn, and keep a sound frame."""
+        violation = self._guards.check_structure(self._atoms)
+        if violation is not None:
+            return violation
+        is_check = step % self._settings.check_every == 0 or step == self._settings.n_steps
+        frame = self._frame(energy, forces, step)
+        if is_check and self._deviation is not None:
+            value = float(self._deviation(frame.atoms.copy()))
+            if not math.isfinite(value):
+                return "non-finite"
+            self._max_deviation = max(value, self._max_deviation)
+            frame = Frame(frame.atoms, energy, frame.forces_eV_per_A, value, step)
+        self._captured.append(frame)
+        if frame.deviation_eV_per_A > self._settings.stop_deviation_eV_per_A:
+            return "deviation"
+        if is_check:
+            self._last = frame
+        return None
+
+    def _ended_early(self, reason: Reason) -> DynamicsResult:
+        """Keep the frame before a broken one too: the nearest to where the model's knowledge ends."""
+        if reason != "deviation":
+            frame = self._previous.frame(self._template)
+            newest = self._captured[-1].step if self._captured else 0
+            if frame.step > newest and self._guards.check_structure(frame.atoms) is None:
+                self._captured.append(frame)
+        return self._result(reason, self._last)
+
+    def _result(self, reason: Reason, last: Frame) -> DynamicsResult:
+        candidates = [frame for frame in self._captured if frame.step != last.step]
+        others = _evenly(candidates, self._settings.n_frames)
+        max_deviation = self._max_deviation if math.isfinite(self._max_deviation) else math.nan
+        return DynamicsResult(reason, last.step, last, others, max_deviation)
+
+    def _frame(self, energy: float, forces: np.ndarray, step: int) -> Frame:
+        atoms = self._atoms.copy()
+        return Frame(atoms, energy, np.array(forces, dtype=float), math.nan, step)
+
+
+class _Snapshot:
+    """A structure's numbers in arrays that are written over and over: cheap enough for every step."""
+
+    def __init__(self, atoms: Atoms) -> None:
+        self._positions = np.zeros((len(atoms), 3))
+        self._momenta = np.zeros((len(atoms), 3))
+        self._forces = np.zeros((len(atoms), 3))
+        self._cell = np.zeros((3, 3))
+        self._energy_eV = math.nan
+        self._step = 0
+
+    def store(self, atoms: Atoms, energy_eV: float, forces: np.ndarray, step: int) -> None:
+        self._positions[:] = atoms.arrays["positions"]
+        self._momenta[:] = atoms.arrays["momenta"]
+        self._forces[:] = forces
+        self._cell[:] = atoms.cell.array
+        self._energy_eV = energy_eV
+        self._step = step
+
+    def frame(self, template: Atoms) -> Frame:
+        atoms = template.copy()
+        atoms.set_cell(self._cell, apply_constraint=False)
+        atoms.set_positions(self._positions, apply_constraint=False)
+        atoms.set_momenta(self._momenta, apply_constraint=False)
+        return Frame(atoms, self._energy_eV, self._forces.copy(), math.nan, self._step)
+
+
+def _evaluation(atoms: Atoms) -> tuple[float, Float[np.ndarray, "n_atoms 3"]]:
+    """Return the energy and forces that the calculator holds for `atoms`, without asking it again.
+
+    Asking through `atoms` compares all its arrays with the calculator's copy: half of the price of a step.
+    """
+    results = getattr(atoms.calc, "results", {})
+    if "energy" in results and "forces" in results:
+        return float(results["energy"]), results["forces"]
+    return float(atoms.get_potential_energy()), atoms.get_forces(apply_constraint=False)
+
+
+def _capture_stride(n_steps: int, check_every: int, n_frames: int) -> int:
+    """Return how many steps lie between two captured frames.
+
+    Frames are taken at checks, where the deviation is known, if that gives `n_frames` besides the last one;
+    if not, at the widest division of the time between checks that does.
+    """
+    for stride in range(check_every, 1, -1):
+        if check_every % stride == 0 and n_steps // stride > n_frames:
+            return stride
+    return 1
+
+
+def _evenly(frames: Sequence[Frame], n: int) -> list[Frame]:
+    """Return `n` of the frames, or all, at even distances; the last one is always among them."""
+    if len(frames) <= n:
+        return list(frames)
+    return [frames[-(-(k + 1) * len(frames) // n) - 1] for k in range(n)]
