@@ -1,0 +1,79 @@
+"""Parcels: named files as one piece of bytes, for the store. No pickle, and damage is noticed.
+
+A model is a handful of files (`model.json`, `weights.safetensors`), a training set is one. Stores hold
+bytes; this is the format between the two::
+
+    magic (8 bytes) | sha256 of all that follows (32) | number of files (4)
+    for each file:    length of its name (4) | length of its content (8) | name (UTF-8) | content
+
+Numbers are unsigned and big-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Mapping
+
+__all__ = ["Parcel", "from_bytes", "to_bytes"]
+
+type Parcel = dict[str, bytes]
+
+_MAGIC = b"FFFparc1"
+_DIGEST_SIZE = hashlib.sha256().digest_size
+_COUNT = struct.Struct("!I")
+_LENGTHS = struct.Struct("!IQ")
+
+
+def to_bytes(parcel: Mapping[str, bytes]) -> bytes:
+    """Return `parcel` as bytes; `from_bytes` gives back the same files in the same order.
+
+    Raises:
+        TypeError: If a content is no bytes.
+
+    Example:
+        >>> from_bytes(to_bytes({"model.json": b"{}"}))
+        {'model.json': b'{}'}
+    """
+    pieces: list[bytes] = [_COUNT.pack(len(parcel))]
+    for name, content in parcel.items():
+        if not isinstance(content, bytes):
+            msg = f"A parcel holds bytes by name; {name!r} is a {type(content).__name__}."
+            raise TypeError(msg)
+        encoded = name.encode()
+        pieces += [_LENGTHS.pack(len(encoded), len(content)), encoded, content]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return b"".join([_MAGIC, digest.digest(), *pieces])
+
+
+def from_bytes(data: Buffer) -> Parcel:
+    """Return the files that `to_bytes` packed.
+
+    Raises:
+        ValueError: If `data` is no parcel, is cut off, or was changed on the way.
+    """
+    view = memoryview(data)
+    start = len(_MAGIC) + _DIGEST_SIZE
+    if bytes(view[: len(_MAGIC)]) != _MAGIC:
+        msg = f"The data is no parcel: it starts with {bytes(view[: len(_MAGIC)])!r}, not with {_MAGIC!r}."
+        raise ValueError(msg)
+    if hashlib.sha256(view[start:]).digest() != view[len(_MAGIC) : start]:
+        msg = f"The parcel of {len(view)} bytes is damaged: its checksum does not agree."
+        raise ValueError(msg)
+    # The checksum vouches for the lengths from here on.
+    (count,) = _COUNT.unpack_from(view, start)
+    position = start + _COUNT.size
+    parcel: Parcel = {}
+    for _ in range(count):
+        name_length, length = _LENGTHS.unpack_from(view, position)
+        position += _LENGTHS.size
+        name = bytes(view[position : position + name_length]).decode()
+        position += name_length
+        parcel[name] = bytes(view[position : position + length])
+        position += length
+    return parcel

@@ -1,0 +1,228 @@
+"""The task server: a process forked from the steering process that hands tasks to Parsl.
+
+Nothing of it outlives the steering process. The kernel kills the server with its parent, the interchange
+with the server, and the guards of the worker pools see the server go and leave no descendant behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import parsl
+import psutil
+from colmena.exceptions import KillSignalException, TimeoutException
+from colmena.models import FailureInformation
+from colmena.models.methods import PythonMethod
+from colmena.queue.base import QueueRole
+from colmena.task_server.parsl import ParslTaskServer
+from parsl.executors import HighThroughputExecutor
+
+from fff.base.errors import CampaignError
+from fff.compute.lifetime import OWNER_VARIABLE, adopt_orphans, die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from multiprocessing import Process
+
+    from fff.compute.queues import LocalQueues
+    from fff.compute.sites import Site
+
+__all__ = ["TaskServer", "start_server", "stop_server"]
+
+_logger = logging.getLogger(__name__)
+_CHECK_EVERY_S = 1.0
+_LINGER_S = 5.0
+_KILL_S = 5.0
+
+
+class TaskServer(ParslTaskServer):
+    """Colmena's Parsl task server, which ends when its workers are lost and never leaves any behind.
+
+    Args:
+        methods: The function of each kind of task; workers must be able to import it.
+        queues: Queues made by this process.
+        site: Where the tasks run.
+        run_dir: The run directory; Parsl's files and `server.log` go to its folder `parsl`.
+    """
+
+    # Parsl configs and queues cannot be pickled; the default elsewhere, and later here, is not to fork.
+    _start_method = "fork"
+    _Popen = staticmethod(ForkProcess._Popen)  # type: ignore[assignment]
+
+    def __init__(
+        self, methods: Mapping[str, Callable[..., Any]], queues: LocalQueues, site: Site, run_dir: Path
+    ) -> None:
+        super().__init__(
+            [
+                (PythonMethod(function, name=kind), {"executors": [site.pool_of(kind)]})
+                for kind, function in methods.items()
+            ],
+            queues,
+            site.parsl_config(run_dir),
+        )
+        self.queues: LocalQueues = queues
+        # A steering process that forgets to stop it still ends.
+        self.daemon = True
+        self.folder = run_dir / "parsl"
+        self.steering_pid = os.getpid()
+
+    def run(self) -> None:
+        """Serve until told to stop, until the steering process is gone, or until workers are lost."""
+        die_with_parent(self.steering_pid)
+        adopt_orphans()
+        _leave_the_terminal()
+        _log_to(self.folder / "server.log")
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        self.queues.keep(QueueRole.SERVER)
+        try:
+            super().run()
+        except BaseException:
+            _logger.exception("The task server ends.")
+            raise
+        finally:
+            self.queues.close(_LINGER_S)
+
+    def listen_and_launch(self) -> None:
+        """Hand requests to Parsl, and look after the pools in between.
+
+        Raises:
+            CampaignError: If the workers of a pool are gone.
+        """
+        while True:
+            try:
+                topic, task = self.queues.get_task(_CHECK_EVERY_S)
+            except TimeoutException:
+                _check_pools()
+            except KillSignalException:
+                return
+            else:
+                if task.method in self.method_names:
+                    self.process_queue(topic, task)
+                else:
+                    known = ", ".join(sorted(self.method_names))
+                    error = ValueError(f"There is no kind of task {task.method!r}; there are {known}.")
+                    task.success = False
+                    task.failure_info = FailureInformation.from_exception(error)
+                    self.queues.send_result(task)
+
+
+def start_server(
+    methods: Mapping[str, Callable[..., Any]], queues: LocalQueues, site: Site, run_dir: Path
+) -> TaskServer:
+    """Fork the task server and return at once; its workers are ready some seconds later.
+
+    Call it from the main thread, before any other thread is started. Requests may be sent immediately.
+    That the server has ended, for whatever reason, shows in `is_alive()`; why, in `parsl/server.log`.
+
+    Args:
+        methods: The function of each kind of task; workers must be able to import it.
+        queues: Queues that this process has just made.
+        site: Where the tasks run.
+        run_dir: The run directory.
+
+    Raises:
+        RuntimeError: If this is not the main thread: the server would die with the thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        msg = "The task server must be started from the main thread, since it dies with the thread."
+        raise RuntimeError(msg)
+    (run_dir / "parsl").mkdir(parents=True, exist_ok=True)
+    server = TaskServer(methods, queues, site, run_dir)
+    with warnings.catch_warnings():
+        # The idle threads of numerical libraries count as threads too; the server never calls those.
+        warnings.filterwarnings("ignore", r".*multi-threaded, use of fork\(\)", DeprecationWarning)
+        server.start()
+    queues.keep(QueueRole.CLIENT)
+    return server
+
+
+def stop_server(server: Process, queues: LocalQueues, grace_s: float) -> bool:
+    """Ask the server to stop, give running tasks `grace_s` seconds to end, then kill what is left.
+
+    Their results can be received until then. Afterwards no process of the server is alive.
+
+    Args:
+        server: What `start_server` returned.
+        queues: The queues it serves; close them afterwards.
+        grace_s: Seconds, 0 to kill at once.
+
+    Returns:
+        Whether the server ended by itself.
+    """
+    family: list[psutil.Process] = []
+    if grace_s > 0 and server.is_alive():
+        with contextlib.suppress(CampaignError):
+            queues.send_kill_signal()  # type: ignore[no-untyped-call]
+        # What it has started must be known before it goes: afterwards nothing leads there.
+        family += _descendants(server)
+        server.join(grace_s)
+    family += _descendants(server)
+    ended = not server.is_alive()
+    server.kill()
+    server.join(_KILL_S)
+    # The guards see the server go and do the work; this waits for them, and is there if one was killed.
+    _, alive = psutil.wait_procs(set(family), timeout=_KILL_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=_KILL_S)
+    return ended and server.exitcode == 0
+
+
+def _descendants(server: Process) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(server.pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _check_pools() -> None:
+    for label, executor in parsl.dfk().executors.items():
+        if not isinstance(executor, HighThroughputExecutor):
+            continue  # Parsl's own threads
+        interchange = executor.interchange_proc
+        lost = interchange is None or interchange.poll() is not None
+        if lost or executor.bad_state_is_set or any(b.terminal for b in executor.status_facade.values()):
+            msg = (
+                f"The workers of pool {label!r} are gone: {executor.executor_exception or 'no reason known'}"
+            )
+            raise CampaignError(msg, hint=f"See {executor.logdir}.")
+
+
+def _leave_the_terminal() -> None:
+    """Let Ctrl-C, a closed terminal and signals to the group reach the steering process alone; it decides.
+
+    What is ignored stays ignored in the processes that the server starts.
+    """
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The steering process may have its own ideas about this one, which came along with the fork.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _log_to(path: Path) -> None:
+    """Send all output of this process and of what it starts to a file: the terminal is not its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
+    # The steering process's handlers hold its files and its terminal.
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
