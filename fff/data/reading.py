@@ -1,0 +1,183 @@
+"""Reads structures and labels from any file that ASE reads, and from ASE databases."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.io.formats import UnknownFileTypeError, filetype, string2index
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from fff.base.errors import InputFileError, StructureError
+from fff.config import nearest
+from fff.data.records import Label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["bare", "load_labels", "read_frames", "split_index"]
+
+_INDEX = re.compile(r"-?\d+|(-?\d*):(-?\d*)(:(-?\d*))?")
+_SEGMENT_LENGTH = 10
+_SEGMENT_KEYS = ("segment", "trajectory")
+
+
+def split_index(source: str) -> tuple[Path, str]:
+    """Return the path and the ASE index of `path@index`; all frames, `:`, where there is no index."""
+    path, at, index = source.rpartition("@")
+    if at and path and _INDEX.fullmatch(index) and not Path(source).exists():
+        return Path(path), index
+    return Path(source), ":"
+
+
+def read_frames(source: str) -> list[Atoms]:
+    """Return the structures of a file, as ASE reads them, with their calculators' results.
+
+    Rows of an ASE database keep their key-value pairs in `info`.
+
+    Args:
+        source: Path, with an ASE index behind `@` where not all frames are meant.
+
+    Raises:
+        InputFileError: If the file is missing, empty, of no type that ASE reads, or damaged.
+        StructureError: If the index is out of range.
+    """
+    path, index = split_index(source)
+    frames = _read_all(path)
+    if not frames:
+        msg = f"The file {path} holds no structure."
+        raise InputFileError(msg, hint="Give a file with at least one structure.", path=str(path))
+    wanted = string2index(index)
+    try:
+        chosen = frames[wanted] if isinstance(wanted, slice) else [frames[wanted]]
+    except IndexError:
+        chosen = []
+    if not chosen:
+        msg = f"`{source}` asks for frames that are not there: the file holds {len(frames)}."
+        hint = f"Frames are counted from 0 to {len(frames) - 1}."
+        raise StructureError(msg, hint=hint, source=source)
+    return chosen
+
+
+def _read_all(path: Path) -> list[Atoms]:
+    _check_readable(path)
+    try:
+        if filetype(str(path)) in ("db", "json"):
+            return _read_database(path)
+        # ASE reads `name@text` as an index; a path object it takes literally only if this is off.
+        frames = ase.io.read(path, index=":", do_not_split_by_at_sign=True)
+    except UnknownFileTypeError:
+        msg = f"The file {path} is of no type that ASE reads."
+        hint = "Give for example extended XYZ, CIF, POSCAR or an ASE database."
+        raise InputFileError(msg, hint=hint, path=str(path), unknown_type=True) from None
+    except KeyError as error:
+        msg = f"The file {path} holds {error}, which is no element."
+        raise InputFileError(msg, hint="Check the element symbols.", path=str(path)) from None
+    except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their parsers stumble over
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        msg = f"The file {path} cannot be read: {reason}."
+        raise InputFileError(msg, hint="Check that it is complete and of one type.", path=str(path)) from None
+    return [frames] if isinstance(frames, Atoms) else list(frames)
+
+
+def _check_readable(path: Path) -> None:
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        found = nearest(path.name, siblings)
+        hint = f"Did you mean {path.parent / found}?" if found else "Check the path."
+        msg = f"There is no file {path}."
+        raise InputFileError(msg, hint=hint, path=str(path))
+    if path.is_dir():
+        msg = f"{path} is a folder, not a file."
+        raise InputFileError(msg, hint="Name a file in it.", path=str(path))
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        msg = f"The file {path} cannot be read: {error.strerror or error}."
+        raise InputFileError(msg, hint="Check its permissions.", path=str(path)) from None
+    if empty:
+        msg = f"The file {path} is empty."
+        raise InputFileError(msg, hint="Give a file with at least one structure.", path=str(path))
+
+
+def _read_database(path: Path) -> list[Atoms]:
+    # The lock file of a database survives a killed writer, and reading would wait for it for ever.
+    frames = []
+    with ase.db.connect(path, use_lock_file=False, serial=True) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info = dict(row.key_value_pairs)
+            frames.append(atoms)
+    return frames
+
+
+def load_labels(sources: Sequence[str]) -> list[Label]:
+    """Return the structures with energies and forces of some files, constraints and momenta left out.
+
+    Labels that carry a `segment` or `trajectory` (in the file's info or the database's keys) belong to
+    that segment; of the others every ten that follow each other make one.
+
+    Args:
+        sources: Paths, with an ASE index behind `@` where not all frames are meant.
+
+    Raises:
+        InputFileError: If a file is missing or unreadable.
+        StructureError: If a structure has no energy or forces, or numbers that are not finite.
+    """
+    labels = []
+    for source in sources:
+        stem = split_index(source)[0].stem
+        for i, atoms in enumerate(read_frames(source)):
+            labels.append(_label(atoms, f"Structure {i} of {source}", _segment(atoms, stem, i)))
+    return labels
+
+
+def _segment(atoms: Atoms, stem: str, index: int) -> str:
+    for key in _SEGMENT_KEYS:
+        if key in atoms.info:
+            return str(atoms.info[key])
+    return f"{stem}-{index // _SEGMENT_LENGTH}"
+
+
+def _label(atoms: Atoms, where: str, segment: str) -> Label:
+    results = dict(atoms.calc.results) if atoms.calc is not None else {}
+    absent = [key for key in ("energy", "forces") if results.get(key) is None]
+    if absent:
+        present = sorted({*results, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
+        msg = f"{where} has no {' and no '.join(absent)}."
+        hint = (
+            "Labels need `energy` (eV) and `forces` (eV/Å) under these names"
+            f"{'; it has ' + ', '.join(present) if present else ''}."
+        )
+        raise StructureError(msg, hint=hint)
+    energy = float(results["energy"])
+    forces = np.asarray(results["forces"], dtype=float)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        msg = f"{where} has an energy or a force that is not a finite number."
+        raise StructureError(msg, hint="Remove it: calculations that failed are no labels.")
+    return Label(
+        atoms=bare(atoms),
+        energy_eV=energy,
+        forces_eV_per_A=forces,
+        stress_eV_per_A3=_stress(results),
+        segment=segment,
+    )
+
+
+def _stress(results: dict[str, Any]) -> np.ndarray | None:
+    if results.get("stress") is None:
+        return None
+    stress = np.asarray(results["stress"], dtype=float)
+    voigt = full_3x3_to_voigt_6_stress(stress) if stress.size == 9 else stress
+    return voigt if np.isfinite(voigt).all() else None
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """Return elements, positions, cell and periodicity alone: no momenta, constraints or results."""
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
