@@ -14,7 +14,7 @@ __all__ = ["force_deviation"]
 
 def force_deviation(
     forces_eV_per_A: Float[np.ndarray, "n_members n_atoms 3"],
-) -> Float[np.ndarray, "n_atoms"]:
+) -> Float[np.ndarray, " n_atoms"]:
     r"""Return the standard deviation over members of each atom's force vector, in eV/Å.
 
     .. math:: \sigma_i = \sqrt{\frac{1}{M} \sum_m |F_{m,i} - \bar F_i|^2}

@@ -1,0 +1,270 @@
+"""ASE calculators: one member on a fast path for dynamics, and a committee with its deviation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase.calculators.calculator import (
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
+
+from fff.base.errors import ModelFileError
+from fff.data.deviation import force_deviation
+from fff.models.batches import check_elements
+from fff.models.committee import Committee
+from fff.models.files import find_members, read_member
+from fff.models.force_field import SchNetPackForceField, load_force_field, voigt_stress
+from fff.models.neighbours import find_pairs
+from fff.models.networks import evaluate
+from fff.models.reference_energies import sum_reference_energies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+
+__all__ = ["CommitteeCalculator", "MDCalculator", "open_calculator"]
+
+
+class PairTensors:
+    """The pairs of one structure on the device, found anew only when atoms moved far enough.
+
+    The list reaches `skin_A` beyond the cutoff; as long as no atom moved more than half of that, no pair
+    within the cutoff is missing from it. Each step picks the pairs within the cutoff, so that the numbers are
+    those of a list made afresh.
+
+    Args:
+        cutoff_A: Cutoff of the model.
+        skin_A: How much farther the list reaches.
+        device: Where the tensors are.
+    """
+
+    def __init__(self, cutoff_A: float, skin_A: float, device: torch.device) -> None:
+        self.cutoff_A = cutoff_A
+        self.skin_A = skin_A
+        self.device = device
+        self.n_builds = 0
+        self.numbers = torch.zeros(0, dtype=torch.int64)
+        self._numbers = np.zeros(0, dtype=int)
+        self._cell = np.zeros((3, 3))
+        self._pbc = np.zeros(3, dtype=bool)
+        self._positions = np.zeros((0, 3))
+        self._first = self._second = torch.zeros(0, dtype=torch.int64)
+        self._shift = torch.zeros(0, 3, dtype=torch.float64)
+
+    def same_system(self, atoms: Atoms) -> bool:
+        """Whether elements, cell and periodicity are those of the present list."""
+        return (
+            np.array_equal(self._numbers, atoms.numbers)
+            and np.array_equal(self._cell, atoms.cell.array)
+            and np.array_equal(self._pbc, atoms.pbc)
+        )
+
+    def update(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return first atom, second atom and vector (Å, float32) of each pair within the cutoff."""
+        positions = atoms.positions
+        if not self.same_system(atoms) or self._moved_too_far(positions):
+            self._build(atoms)
+        place = torch.as_tensor(positions, device=self.device)
+        vectors = place.index_select(0, self._second) - place.index_select(0, self._first)
+        vectors += self._shift
+        kept = (vectors.square().sum(1) < self.cutoff_A**2).nonzero().squeeze(1)
+        if len(kept) == len(vectors):
+            return self._first, self._second, vectors.float()
+        return (
+            self._first.index_select(0, kept),
+            self._second.index_select(0, kept),
+            vectors.index_select(0, kept).float(),
+        )
+
+    def _moved_too_far(self, positions: np.ndarray) -> bool:
+        step = positions - self._positions
+        # "Not below" and not "above": positions that are not numbers must not pass as unmoved.
+        return not float((step * step).sum(axis=1).max()) < 0.25 * self.skin_A**2
+
+    def _build(self, atoms: Atoms) -> None:
+        pairs = find_pairs(atoms, self.cutoff_A + self.skin_A)
+        self._numbers = atoms.numbers.copy()
+        self._cell = atoms.cell.array.copy()
+        self._pbc = atoms.pbc.copy()
+        self._positions = atoms.positions.copy()
+        self.numbers = torch.as_tensor(self._numbers.astype(np.int64), device=self.device)
+        self._first = torch.as_tensor(pairs.first, device=self.device)
+        self._second = torch.as_tensor(pairs.second, device=self.device)
+        self._shift = torch.as_tensor(pairs.shift_A.reshape(-1, 3), device=self.device)
+        self.n_builds += 1
+
+
+class _FastCalculator(Calculator):
+    """What both calculators share: a cheap look whether anything changed, and stress on demand only."""
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
+
+    def __init__(self, members: Sequence[SchNetPackForceField], skin_A: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._members = list(members)
+        cutoff_A = max(member.cutoff_A for member in members)
+        self.pairs = PairTensors(cutoff_A, skin_A, members[0].device)
+        self._reference_eV = np.zeros(len(self._members))
+        self._seen = np.full((0, 3), np.nan)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last calculation; ASE's own check costs more than a small network."""
+        del tol
+        if not self.pairs.same_system(atoms) or self._seen.shape != atoms.positions.shape:
+            return list(all_changes)
+        return [] if np.array_equal(self._seen, atoms.positions) else ["positions"]
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a result, calculating what is not there yet.
+
+        Raises:
+            PropertyNotImplementedError: For a property a force field has not, and for the stress of a
+                structure that is not periodic in three directions.
+        """
+        atoms = self._present(atoms)
+        if name not in self.implemented_properties or (name == "stress" and not atoms.pbc.all()):
+            msg = f"A force field gives no {name} for this structure."
+            raise PropertyNotImplementedError(msg)
+        if self.check_state(atoms) or name not in self.results:
+            if not allow_calculation:
+                return None
+            self.calculate(atoms, [name])
+        value = self.results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def _present(self, atoms: Atoms | None) -> Atoms:
+        chosen = self.atoms if atoms is None else atoms
+        if chosen is None:
+            msg = "The calculator has seen no structure yet; give it one."
+            raise CalculatorSetupError(msg)
+        return chosen
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`: energy (eV), forces (eV/Å) and, if asked and periodic, stress (eV/Å³)."""
+        del system_changes
+        atoms = self._present(atoms)
+        if not self.pairs.same_system(atoms):
+            for member in self._members:
+                check_elements([atoms], member.elements)
+            self._reference_eV = np.array(
+                [sum_reference_energies([atoms], member.reference_energies_eV)[0] for member in self._members]
+            )
+        first, second, vectors = self.pairs.update(atoms)
+        answers = [
+            self._ask(member, first, second, vectors, atoms, stress="stress" in properties)
+            for member in self._members
+        ]
+        self.results = self._combine(atoms, answers)
+        self.results["free_energy"] = self.results["energy"]
+        self._seen = atoms.positions.copy()
+        self.atoms = atoms
+
+    def _ask(
+        self,
+        member: SchNetPackForceField,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        vectors: torch.Tensor,
+        atoms: Atoms,
+        *,
+        stress: bool,
+    ) -> dict[str, Any]:
+        result = evaluate(member.network, self.pairs.numbers, first, second, vectors)
+        answer = {
+            "energy": float(result.atomic_energies_eV.sum(dtype=torch.float64)),
+            "forces": result.forces_eV_per_A.cpu().numpy().astype(float),
+        }
+        if stress and atoms.pbc.all():
+            gradient = (vectors.double().T @ result.vector_gradient.double()).cpu().numpy()
+            answer["stress"] = voigt_stress(gradient[None], [atoms])[0]
+        return answer
+
+    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class MDCalculator(_FastCalculator):
+    """Energy, forces and stress of one member, with nothing done twice between steps of dynamics.
+
+    Args:
+        force_field: The member.
+        skin_A: How much farther than the cutoff the pair list reaches; it is made anew when an atom moved
+            more than half of this.
+    """
+
+    def __init__(self, force_field: SchNetPackForceField, *, skin_A: float = 0.5) -> None:
+        super().__init__([force_field], skin_A)
+
+    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        del atoms
+        return {**answers[0], "energy": answers[0]["energy"] + float(self._reference_eV[0])}
+
+
+class CommitteeCalculator(_FastCalculator):
+    """Mean energy, forces and stress of a committee, and how far its members disagree.
+
+    `results["deviation"]` is the largest deviation of an atomic force over the atoms (eV/Å);
+    `results["deviations"]` holds `max_force` and `mean_force` (eV/Å) and `energy_per_atom` (eV).
+
+    Args:
+        committee: The committee; its members must be SchNetPack force fields with one cutoff.
+        skin_A: As for `MDCalculator`.
+
+    Raises:
+        ModelFileError: If a member is of another kind or cutoff than the first.
+    """
+
+    def __init__(self, committee: Committee, *, skin_A: float = 0.5) -> None:
+        members = [member for member in committee.members if isinstance(member, SchNetPackForceField)]
+        if len(members) != len(committee.members) or len({member.cutoff_A for member in members}) != 1:
+            msg = "The members of this committee are not all SchNetPack force fields with the same cutoff."
+            raise ModelFileError(msg, hint="Use members of one training round.", path="")
+        super().__init__(members, skin_A)
+        self.committee = committee
+
+    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        energies = np.array([answer["energy"] for answer in answers])
+        forces = np.stack([answer["forces"] for answer in answers])
+        deviation = force_deviation(forces)
+        results: dict[str, Any] = {
+            "energy": float(energies.mean() + self._reference_eV.mean()),
+            "forces": forces.mean(axis=0),
+            "deviation": float(deviation.max()),
+            "deviations": {
+                "max_force": float(deviation.max()),
+                "mean_force": float(deviation.mean()),
+                "energy_per_atom": float((energies + self._reference_eV).std() / len(atoms)),
+            },
+        }
+        if "stress" in answers[0]:
+            results["stress"] = np.mean([answer["stress"] for answer in answers], axis=0)
+        return results
+
+
+def open_calculator(
+    path: Path, device: torch.device | str | None = None, *, skin_A: float = 0.5
+) -> CommitteeCalculator:
+    """Return a calculator for the committee at `path`.
+
+    Args:
+        path: A run directory, a round's folder or a member's folder.
+        device: Where it computes; the first accelerator, else the CPU, when not given.
+        skin_A: As for `MDCalculator`.
+
+    Raises:
+        ModelFileError: If no model is there, or one is damaged.
+    """
+    members = [load_force_field(read_member(member), device) for member in find_members(path)]
+    return CommitteeCalculator(Committee(members), skin_A=skin_A)

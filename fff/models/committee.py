@@ -1,0 +1,127 @@
+"""Several members asked together; their disagreement says where labels are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fff.base.errors import FffError, ModelFileError
+from fff.models.force_field import load_force_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from ase import Atoms
+    from jaxtyping import Float
+
+    from fff.models.protocol import ForceField, Predictions
+
+__all__ = ["Committee", "CommitteePrediction"]
+
+
+@dataclass(frozen=True)
+class CommitteePrediction:
+    """What the members of a committee say about several structures.
+
+    Attributes:
+        energy_eV: Total energies, members first.
+        forces_eV_per_A: One array per structure, members first.
+        members_used: Indices of the members that answered, in the order of the first axis.
+        stress_eV_per_A3: Voigt stress, members first; None when not asked for.
+        features: Of the first member that answered; None when not asked for.
+        failures: What went wrong with the members left out, by index.
+    """
+
+    energy_eV: Float[np.ndarray, "n_members n_structures"]
+    forces_eV_per_A: list[Float[np.ndarray, "n_members n_atoms 3"]]
+    members_used: list[int]
+    stress_eV_per_A3: Float[np.ndarray, "n_members n_structures 6"] | None
+    features: Float[np.ndarray, "n_structures n_features"] | None
+    failures: dict[int, str]
+
+
+class Committee:
+    """Force fields for the same elements, trained on different draws of the labels.
+
+    Args:
+        members: At least one force field.
+        failures: Members that could not be loaded, by index in the list they came from.
+
+    Raises:
+        ModelFileError: If there is no member.
+    """
+
+    def __init__(self, members: Sequence[ForceField], failures: Mapping[int, str] | None = None) -> None:
+        self.failures = dict(failures or {})
+        if not members:
+            why = self.failures or "none given"
+            msg = f"A committee needs at least one member; none could be loaded: {why}."
+            raise ModelFileError(msg, hint="Look at the models' folders.", path="")
+        self.members = list(members)
+        count = len(self.members) + len(self.failures)
+        self._indices = [i for i in range(count) if i not in self.failures]
+
+    @classmethod
+    def from_files(
+        cls, members: Sequence[Mapping[str, bytes]], device: torch.device | str | None = None
+    ) -> Committee:
+        """Load a committee; members whose files are damaged are left out and noted in `failures`.
+
+        Raises:
+            ModelFileError: If none can be loaded.
+        """
+        loaded: list[ForceField] = []
+        failures = {}
+        for index, files in enumerate(members):
+            try:
+                loaded.append(load_force_field(files, device))
+            except ModelFileError as error:
+                failures[index] = str(error)
+        return cls(loaded, failures)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def predict(
+        self, structures: Sequence[Atoms], *, features: bool = False, stress: bool = False
+    ) -> CommitteePrediction:
+        """Ask every member; one that fails, or gives numbers that are not finite, is left out.
+
+        Raises:
+            ModelFileError: If no member answers.
+        """
+        answers: dict[int, Predictions] = {}
+        failures = dict(self.failures)
+        for index, member in zip(self._indices, self.members, strict=True):
+            try:
+                answer = member.predict(structures, stress=stress, features=features and not answers)
+            except (FffError, RuntimeError) as error:
+                failures[index] = f"{type(error).__name__}: {error}"
+                continue
+            if _is_finite(answer):
+                answers[index] = answer
+            else:
+                failures[index] = "Its predictions are not finite."
+        if not answers:
+            msg = f"No member of the committee could predict: {failures}."
+            raise ModelFileError(msg, hint="Look at the structures asked for, and at the models.", path="")
+        given = list(answers.values())
+        stresses = [a.stress_eV_per_A3 for a in given if a.stress_eV_per_A3 is not None]
+        return CommitteePrediction(
+            energy_eV=np.stack([answer.energy_eV for answer in given]),
+            forces_eV_per_A=[
+                np.stack([answer.forces_eV_per_A[i] for answer in given]) for i in range(len(structures))
+            ],
+            members_used=list(answers),
+            stress_eV_per_A3=np.stack(stresses) if stresses else None,
+            features=given[0].features,
+            failures=failures,
+        )
+
+
+def _is_finite(answer: Predictions) -> bool:
+    forces = all(bool(np.isfinite(forces).all()) for forces in answer.forces_eV_per_A)
+    return forces and bool(np.isfinite(answer.energy_eV).all())
