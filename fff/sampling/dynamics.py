@@ -139,8 +139,8 @@ def run_dynamics(
         settings: Length, thermostat and limits.
         calculator: The driving model, with energy and forces (eV, eV/Å), and stress for `npt`.
         seed: Same seed, same start, same calculator: same trajectory.
-        deviation: Returns the committee's largest force deviation (eV/Å) on a structure; None if there is no
-            committee yet.
+        deviation: Returns the committee's largest force deviation (eV/Å) on a structure; None if there is
+            no committee yet.
 
     Raises:
         StructureError: If the start has numbers that are not finite, or `npt` is asked of a structure that is
@@ -159,7 +159,10 @@ def run_dynamics(
 
 
 class _Run:
-    """The state of a run: the moving structure, its copy of one step ago, and the frames worth keeping."""
+    """The state of a run: the moving structure, its numbers of one step ago, and those worth keeping.
+
+    Frames are made at the end, of the few that are returned; copying `Atoms` costs as much as a dozen arrays.
+    """
 
     def __init__(
         self,
@@ -179,9 +182,12 @@ class _Run:
             min_distance_factor=settings.min_distance_factor,
         )
         self._template = atoms.copy()
+        # What the committee is shown: what it does with it must not reach the structure that moves.
+        self._shown = atoms.copy()
         self._stride = _capture_stride(settings.n_steps, settings.check_every, settings.n_frames)
-        self._previous = _Snapshot(atoms)
-        self._captured: list[Frame] = []
+        self._previous = _Snapshot(len(atoms))
+        self._last = _Snapshot(len(atoms))
+        self._captured: list[_Snapshot] = []
         self._max_deviation = -math.inf
         atoms.calc = calculator
 
@@ -189,12 +195,10 @@ class _Run:
         settings = self._settings
         self._atoms.get_forces()
         energy, forces = _evaluation(self._atoms)
+        self._last.store(self._atoms, energy, forces, 0)
         violation = self._guards.check_forces(energy, forces)
-        if violation == "non-finite":
-            return self._result(violation, Frame(self._template))
-        self._last = self._frame(energy, forces, step=0)
         if violation is not None:
-            return self._result(violation, self._last)
+            return self._result(violation)
         integrator = make_integrator(
             self._atoms,
             settings.thermostat,
@@ -213,58 +217,60 @@ class _Run:
                 reason = self._inspect(energy, forces, step)
             if reason is not None:
                 return self._ended_early(reason)
-        return self._result("completed", self._last)
+        return self._result("completed")
 
     def _inspect(self, energy: float, forces: np.ndarray, step: int) -> Reason | None:
-        """Look at the structure, ask the committee where it is its turn, and keep a sound frame."""
+        """Look at the structure, ask the committee where it is its turn, and keep what is sound."""
         violation = self._guards.check_structure(self._atoms)
         if violation is not None:
             return violation
+        snapshot = _Snapshot(len(self._atoms))
+        snapshot.store(self._atoms, energy, forces, step)
         is_check = step % self._settings.check_every == 0 or step == self._settings.n_steps
-        frame = self._frame(energy, forces, step)
         if is_check and self._deviation is not None:
-            value = float(self._deviation(frame.atoms.copy()))
-            if not math.isfinite(value):
+            snapshot.write_to(self._shown)
+            snapshot.deviation = float(self._deviation(self._shown))
+            if not math.isfinite(snapshot.deviation):
                 return "non-finite"
-            self._max_deviation = max(value, self._max_deviation)
-            frame = Frame(frame.atoms, energy, frame.forces_eV_per_A, value, step)
-        self._captured.append(frame)
-        if frame.deviation_eV_per_A > self._settings.stop_deviation_eV_per_A:
+            self._max_deviation = max(snapshot.deviation, self._max_deviation)
+        self._captured.append(snapshot)
+        if snapshot.deviation > self._settings.stop_deviation_eV_per_A:
             return "deviation"
         if is_check:
-            self._last = frame
+            self._last = snapshot
         return None
 
     def _ended_early(self, reason: Reason) -> DynamicsResult:
         """Keep the frame before a broken one too: the nearest to where the model's knowledge ends."""
-        if reason != "deviation":
-            frame = self._previous.frame(self._template)
-            newest = self._captured[-1].step if self._captured else 0
-            if frame.step > newest and self._guards.check_structure(frame.atoms) is None:
-                self._captured.append(frame)
-        return self._result(reason, self._last)
+        newest = self._captured[-1].step if self._captured else 0
+        if self._previous.step > newest:
+            self._previous.write_to(self._shown)
+            if self._guards.check_structure(self._shown) is None:
+                self._captured.append(self._previous)
+        return self._result(reason)
 
-    def _result(self, reason: Reason, last: Frame) -> DynamicsResult:
-        candidates = [frame for frame in self._captured if frame.step != last.step]
-        others = _evenly(candidates, self._settings.n_frames)
-        max_deviation = self._max_deviation if math.isfinite(self._max_deviation) else math.nan
-        return DynamicsResult(reason, last.step, last, others, max_deviation)
-
-    def _frame(self, energy: float, forces: np.ndarray, step: int) -> Frame:
-        atoms = self._atoms.copy()
-        return Frame(atoms, energy, np.array(forces, dtype=float), math.nan, step)
+    def _result(self, reason: Reason) -> DynamicsResult:
+        candidates = [snapshot for snapshot in self._captured if snapshot is not self._last]
+        return DynamicsResult(
+            reason=reason,
+            steps=self._last.step,
+            last=self._last.frame(self._template),
+            others=[s.frame(self._template) for s in _evenly(candidates, self._settings.n_frames)],
+            max_deviation_eV_per_A=self._max_deviation if math.isfinite(self._max_deviation) else math.nan,
+        )
 
 
 class _Snapshot:
-    """A structure's numbers in arrays that are written over and over: cheap enough for every step."""
+    """A structure's numbers in arrays of its own, which may be written over: cheap enough for every step."""
 
-    def __init__(self, atoms: Atoms) -> None:
-        self._positions = np.zeros((len(atoms), 3))
-        self._momenta = np.zeros((len(atoms), 3))
-        self._forces = np.zeros((len(atoms), 3))
-        self._cell = np.zeros((3, 3))
+    def __init__(self, n_atoms: int) -> None:
+        self.step = 0
+        self.deviation = math.nan
         self._energy_eV = math.nan
-        self._step = 0
+        self._positions = np.empty((n_atoms, 3))
+        self._momenta = np.empty((n_atoms, 3))
+        self._forces = np.empty((n_atoms, 3))
+        self._cell = np.empty((3, 3))
 
     def store(self, atoms: Atoms, energy_eV: float, forces: np.ndarray, step: int) -> None:
         self._positions[:] = atoms.arrays["positions"]
@@ -272,14 +278,20 @@ class _Snapshot:
         self._forces[:] = forces
         self._cell[:] = atoms.cell.array
         self._energy_eV = energy_eV
-        self._step = step
+        self.step = step
+
+    def write_to(self, atoms: Atoms) -> None:
+        atoms.arrays["positions"][:] = self._positions
+        atoms.arrays["momenta"][:] = self._momenta
+        atoms.cell.array[:] = self._cell
 
     def frame(self, template: Atoms) -> Frame:
+        """Return the frame; without energy and forces if they are not finite."""
         atoms = template.copy()
-        atoms.set_cell(self._cell, apply_constraint=False)
-        atoms.set_positions(self._positions, apply_constraint=False)
-        atoms.set_momenta(self._momenta, apply_constraint=False)
-        return Frame(atoms, self._energy_eV, self._forces.copy(), math.nan, self._step)
+        self.write_to(atoms)
+        if not (math.isfinite(self._energy_eV) and np.isfinite(self._forces).all()):
+            return Frame(atoms, step=self.step)
+        return Frame(atoms, self._energy_eV, self._forces.copy(), self.deviation, self.step)
 
 
 def _evaluation(atoms: Atoms) -> tuple[float, Float[np.ndarray, "n_atoms 3"]]:
@@ -305,7 +317,7 @@ def _capture_stride(n_steps: int, check_every: int, n_frames: int) -> int:
     return 1
 
 
-def _evenly(frames: Sequence[Frame], n: int) -> list[Frame]:
+def _evenly(frames: Sequence[_Snapshot], n: int) -> list[_Snapshot]:
     """Return `n` of the frames, or all, at even distances; the last one is always among them."""
     if len(frames) <= n:
         return list(frames)
