@@ -1,0 +1,173 @@
+"""Checks everything a config names before anything is written: files, structures, labels, method, folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fff.base.errors import ConfigError, FffError, ReferenceSetupError, RunDirectoryError
+from fff.config import nearest
+from fff.data.structures import check_structures, load_labels, load_structures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ase import Atoms
+
+    from fff.config import ActiveLearningConfig, LoadedConfig
+    from fff.data.records import Label
+
+__all__ = ["Inputs", "check_inputs", "probe_reference"]
+
+_LEAST_LABELS = 2
+_PROBE_LIMIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the config's files and names turned out to be.
+
+    Attributes:
+        structures: Start structures; clusters packed, not yet relaxed.
+        labels: Labels to train on.
+        test_labels: Labels of the test set, if a file gives them.
+        method: Name of the reference method.
+    """
+
+    structures: list[Atoms]
+    labels: list[Label]
+    test_labels: list[Label]
+    method: str
+
+
+def check_inputs(loaded: LoadedConfig) -> Inputs:
+    """Return what the config names, after checking all of it; nothing is written.
+
+    Raises:
+        ConfigError: If a file, structure or label cannot be used, with the key that names it.
+        ReferenceSetupError: If the reference method cannot run here.
+        RunDirectoryError: If the run directory cannot be used.
+    """
+    config = loaded.config
+    _check_run_dir(loaded.run_dir)
+    with _naming("structures"):
+        structures = load_structures(config.structures, relax=lambda atoms: atoms, seed=config.seed)
+    labels = _labels("labels", config.labels)
+    test_labels = _labels("test.labels", [config.test.labels] if config.test.labels else [])
+    _check_apart(labels, test_labels)
+    _check_model(config.model.start)
+    method, elements = probe_reference(config.reference.model_dump(mode="json"))
+    for key, found in (
+        ("structures", structures),
+        ("labels", [label.atoms for label in labels]),
+        ("test.labels", [label.atoms for label in test_labels]),
+    ):
+        if found:
+            with _naming(key):
+                _check(found, config, elements)
+    return Inputs(structures, labels, test_labels, method)
+
+
+def _check(structures: list[Atoms], config: ActiveLearningConfig, elements: set[str] | None) -> None:
+    check_structures(structures, config.reference, thermostat=config.sampling.thermostat, elements=elements)
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Let errors about files and structures say which key names them."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except FffError as error:
+        raise ConfigError(f"`{key}`: {error.message}", hint=error.hint, key=key, value=None) from error
+
+
+def _labels(key: str, sources: list[str]) -> list[Label]:
+    with _naming(key):
+        labels = load_labels(sources)
+    if sources and len(labels) < _LEAST_LABELS:
+        msg = f"`{key}` holds {len(labels)} label; it must hold at least {_LEAST_LABELS}."
+        raise ConfigError(msg, hint="Give more labels.", key=key, value=sources)
+    return labels
+
+
+def _check_apart(labels: list[Label], test_labels: list[Label]) -> None:
+    shared = {label.hash for label in labels} & {label.hash for label in test_labels}
+    if shared:
+        msg = f"`test.labels` shares {len(shared)} structures with `labels`; a test set is never trained on."
+        hint = "Keep them apart, for example `labels: [file.xyz@:900]` and `test.labels: file.xyz@900:`."
+        raise ConfigError(msg, hint=hint, key="test.labels", value=None)
+
+
+def _check_model(start: str | None) -> None:
+    if start is None:
+        return
+    path = Path(start)
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        found = nearest(path.name, siblings)
+        hint = f"Did you mean {path.parent / found}?" if found else "Check the path."
+        raise ConfigError(f"`model.start`: there is no {path}.", hint=hint, key="model.start", value=start)
+    if not path.is_dir() or next(path.rglob("model.json"), None) is None:
+        msg = f"`model.start`: {path} holds no trained model (model.json)."
+        hint = "Name a run directory, a folder such as models/round-003, or a member's folder in it."
+        raise ConfigError(msg, hint=hint, key="model.start", value=start)
+
+
+def _check_run_dir(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        msg = f"The run directory {path} is a file."
+        raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
+    if path.is_dir() and any(path.iterdir()):
+        msg = f"The run directory {path} is not empty; nothing is ever overwritten."
+        hint = "Choose another with --run-dir, or move this one away."
+        raise RunDirectoryError(msg, hint=hint, path=str(path))
+    above = path
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        msg = f"The run directory {path} cannot be made: {above} is a file."
+        raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
+    if not os.access(above, os.W_OK | os.X_OK):
+        msg = f"The run directory {path} cannot be made: {above} may not be written to."
+        raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
+
+
+def probe_reference(section: dict[str, Any]) -> tuple[str, set[str] | None]:
+    """Return the name of the reference method and the elements it treats (None if it does not say).
+
+    It is made in a process of its own: the libraries are large, start threads, and may crash.
+
+    Raises:
+        ReferenceSetupError: If it cannot be made: a library or executable is missing, an option is unknown.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fff.cli.probe"],
+            input=json.dumps(section),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"`reference`: kind {section['kind']} could not be set up within {_PROBE_LIMIT_S:.0f} s."
+        raise ReferenceSetupError(msg, hint="Try it alone, in a Python session.") from None
+    lines = done.stdout.strip().splitlines()
+    try:
+        answer = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        msg = f"`reference`: kind {section['kind']} cannot be set up: {said.rstrip('.')}."
+        raise ReferenceSetupError(msg, hint="Check that its package is installed and complete.") from None
+    if "error" in answer:
+        raise ReferenceSetupError(f"`reference`: {answer['error']}", hint=answer["hint"])
+    elements = answer["elements"]
+    return answer["name"], None if elements is None else set(elements)

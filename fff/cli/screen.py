@@ -1,0 +1,121 @@
+"""What a run says before and after: one sentence, the output as a tree, every value with its source."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase import Atoms
+
+    from fff.cli.checks import Inputs
+    from fff.config import LoadedConfig
+
+__all__ = ["first_screen", "found", "last_line", "values"]
+
+_TREE = (
+    ("config.yaml", "every value of this run; `fff run` takes it"),
+    ("provenance.json", "versions, machine, seed, checksums of the inputs"),
+    ("status.json", "how far it is, replaced all the time"),
+    ("events.jsonl", "everything that happened, in order"),
+    ("run.log", "the same for people"),
+    ("labels.db", "all labels, an ASE database"),
+    ("models/", "the committees; models/committee.json names the present one"),
+    ("frames/", "sampled structures"),
+    ("inputs/", "copies of the files the config names"),
+)
+_MOST_FORMULAS = 4
+_REPRESENTATIONS = {"painn": "PaiNN", "schnet": "SchNet"}
+
+
+def first_screen(loaded: LoadedConfig, inputs: Inputs) -> str:
+    """Return what is said before a campaign starts."""
+    config = loaded.config
+    where = _short(loaded.run_dir)
+    width = max(len(name) for name, _ in _TREE) + 2
+    tree = [f"  {where}/"]
+    for i, (name, comment) in enumerate(_TREE):
+        branch = "└──" if i == len(_TREE) - 1 else "├──"
+        tree.append(f"  {branch} {name:<{width}}{comment}")
+    folder = shlex.quote(where)
+    return "\n".join(
+        [
+            _sentence(loaded, inputs),
+            "",
+            f"Seed   {config.seed}",
+            "Output",
+            *tree,
+            f"Watch  tail -f {folder}/run.log",
+            f"Stop   Ctrl-C, or: touch {folder}/STOP",
+        ]
+    )
+
+
+def _sentence(loaded: LoadedConfig, inputs: Inputs) -> str:
+    config = loaded.config
+    kind = _REPRESENTATIONS[config.model.representation]
+    start = f", fine-tuned from {_short(Path(config.model.start))}" if config.model.start else ""
+    structures = inputs.structures or [label.atoms for label in inputs.labels]
+    given = f" besides {len(inputs.labels)} given ones" if inputs.labels else ""
+    return (
+        f"Campaign {config.name}: train {config.committee.size} {kind} force fields for "
+        f"{_formulas(structures)}{start}, with at most {config.stop.max_labels} labels by {inputs.method}"
+        f"{given}, on this {config.site.kind}."
+    )
+
+
+def _formulas(structures: Sequence[Atoms]) -> str:
+    counts = Counter(atoms.get_chemical_formula() for atoms in structures)
+    names = list(counts)
+    more = f" and {len(names) - _MOST_FORMULAS} more" if len(names) > _MOST_FORMULAS else ""
+    return ", ".join(names[:_MOST_FORMULAS]) + more
+
+
+def found(inputs: Inputs) -> str:
+    """Return what the config's files and names turned out to be."""
+    lines = ["Found"]
+    for name, structures in (
+        ("structures", inputs.structures),
+        ("labels", [label.atoms for label in inputs.labels]),
+        ("test labels", [label.atoms for label in inputs.test_labels]),
+    ):
+        counts = f"{len(structures)}: {_formulas(structures)}" if structures else "none"
+        lines.append(f"  {name:<12} {counts}")
+    lines.append(f"  {'reference':<12} {inputs.method}")
+    return "\n".join(lines)
+
+
+def values(loaded: LoadedConfig) -> str:
+    """Return every value of the config with its source, in columns."""
+    flat = dict(_flat(loaded.config.model_dump(mode="json"), set(loaded.sources)))
+    rows = [(key, json.dumps(flat[key], ensure_ascii=False), loaded.sources[key]) for key in loaded.sources]
+    width = max(len(key) for key, _, _ in rows)
+    wide = min(max(len(value) for _, value, _ in rows), 40)
+    lines = [f"{key:<{width}}  {value:<{wide}}  {source}" for key, value, source in rows]
+    return "\n".join([f"{'Key':<{width}}  {'Value':<{wide}}  Source", *lines])
+
+
+def _flat(section: dict[str, Any], keys: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        key = prefix + name
+        if key in keys:
+            yield key, value
+        else:
+            yield from _flat(value, keys, f"{key}.")
+
+
+def last_line(state: str, message: str) -> str:
+    """Return the last line of a run, which starts with `Finished:`, `Stopped:` or `Failed:`."""
+    start = f"{state.capitalize()}: "
+    return message if message.startswith(start) else start + message
+
+
+def _short(path: Path) -> str:
+    """Return the path from the current folder where it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
