@@ -7,14 +7,12 @@ One draw costs about a microsecond.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["choice", "integer", "seed_for", "uniform"]
-
-T = TypeVar("T")
 
 
 def seed_for(seed: int, purpose: str, *counters: int | str) -> int:
@@ -40,7 +38,7 @@ def integer(bound: int, seed: int, purpose: str, *counters: int | str) -> int:
     return seed_for(seed, purpose, *counters) % bound
 
 
-def choice(items: Sequence[T], seed: int, purpose: str, *counters: int | str) -> T:
+def choice[T](items: Sequence[T], seed: int, purpose: str, *counters: int | str) -> T:
     """Return one of `items`, all equally likely.
 
     Raises:

@@ -5,7 +5,7 @@ Values: CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010, doi:10.1103/Re
 
 from __future__ import annotations
 
-__all__ = ["BOHR_A", "HARTREE_eV", "HARTREE_PER_BOHR_eV_PER_A", "KCAL_PER_MOL_eV", "kB_eV_PER_K"]
+__all__ = ["BOHR_A", "HARTREE_PER_BOHR_eV_PER_A", "HARTREE_eV", "KCAL_PER_MOL_eV", "kB_eV_PER_K"]
 
 HARTREE_eV = 27.211386245988
 BOHR_A = 0.529177210903
