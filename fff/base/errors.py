@@ -5,7 +5,7 @@ The tree::
     FffError
     ├── ConfigError (ValueError)             a key of the config is unknown, missing or out of bounds
     ├── InputFileError (OSError)             a file or folder that the config names is missing or unreadable
-    ├── StructureError (ValueError)          a structure cannot be used: empty, unknown element, atoms on top of each other
+    ├── StructureError (ValueError)          a structure cannot be used: empty, unknown element, …
     ├── ModelFileError (ValueError)          a stored model is missing, damaged or does not fit
     ├── RunDirectoryError (RuntimeError)     the run directory cannot be used as asked
     │   └── LogDamagedError                  events.jsonl is damaged in the middle
@@ -14,7 +14,8 @@ The tree::
     └── ReferenceFailure (RuntimeError)      a reference calculation gave no label
         ├── NotConvergedError                the structure's own: not retried, set aside
         ├── ReferenceSetupError              the set-up's: executable missing, bad option
-        └── TimeLimitError (TimeoutError)    may be retried
+        ├── TimeLimitError (TimeoutError)    may be retried
+        └── ReferenceLostError               its process died; may be retried
 
 Each carries a `hint` that the command line prints, keeps its context as fields, and survives pickling.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "ModelFileError",
     "NotConvergedError",
     "ReferenceFailure",
+    "ReferenceLostError",
     "ReferenceSetupError",
     "RunDirectoryError",
     "StructureError",
@@ -124,5 +126,11 @@ class ReferenceSetupError(ReferenceFailure):
 
 class TimeLimitError(ReferenceFailure, TimeoutError):
     """The calculation ran into its time limit and was killed."""
+
+    failure_class = "retry"
+
+
+class ReferenceLostError(ReferenceFailure):
+    """The process that calculated died: killed, out of memory, or crashed. Context: `exit_code`."""
 
     failure_class = "retry"

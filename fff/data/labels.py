@@ -1,0 +1,288 @@
+"""All labels of a campaign: an ASE database that is only ever appended to, one row per request."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db.core import check
+from ase.db.sqlite import SQLite3Database
+
+from fff.base.errors import RunDirectoryError
+from fff.data.records import Label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase.db.row import AtomsRow
+    from jaxtyping import Float
+
+__all__ = ["LabelOrigin", "LabelStore"]
+
+
+class LabelOrigin(TypedDict, total=False):
+    """Where a label came from, and what the committee said before it was trained on it.
+
+    Attributes:
+        source: `initial`, `audit`, `active`, `control` or `imported`.
+        method: Name of the reference method.
+        segment: Segment for bootstraps; the label's own when absent.
+        wall_s: What the calculation took; the label's own when absent.
+        trajectory: Id of the trajectory it was met on.
+        round: Round of the committee that chose it.
+        model: Hash of the member that drove the dynamics.
+        deviation: Committee deviation when it was chosen (eV/Å).
+        predicted_energy_eV: Total energy of each member, `(n_members,)`, or of the driving model.
+        predicted_forces: Forces of each member (eV/Å), `(n_members, n_atoms, 3)`, or of the driving model.
+        features: The first member's features, `(n_features,)`.
+    """
+
+    source: str
+    method: str
+    segment: str | None
+    wall_s: float | None
+    trajectory: str | None
+    round: int | None
+    model: str | None
+    deviation: float | None
+    predicted_energy_eV: float | Float[np.ndarray, " n_members"] | None
+    predicted_forces: Float[np.ndarray, "..."] | None
+    features: Float[np.ndarray, " n_features"] | None
+
+
+_ARRAYS = ("predicted_energy_eV", "predicted_forces", "features")
+_KEYS = frozenset(LabelOrigin.__annotations__)
+
+
+class LabelStore:
+    """The labels of a run directory, keyed by the request that asked for them.
+
+    One process writes; any number may read meanwhile. Threads of the writing process may share a store. A
+    row is on disk when `add` returns.
+
+    Args:
+        path: The database; made when absent.
+        wait_s: How long to wait for another process that holds the database locked.
+
+    Raises:
+        RunDirectoryError: If the file is no ASE database or stays locked.
+
+    Example:
+        >>> import tempfile
+        >>> from ase.build import molecule
+        >>> path = Path(tempfile.mkdtemp()) / "labels.db"
+        >>> with LabelStore(path) as store:
+        ...     label = Label(molecule("H2"), -31.0, np.zeros((2, 3)), segment="start-0")
+        ...     store.add("label-0", label, source="initial", method="GFN2-xTB")
+        ...     store.get("label-0").energy_eV, store.requests()
+        (-31.0, ['label-0'])
+    """
+
+    def __init__(self, path: Path, *, wait_s: float = 60.0) -> None:
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._rows: dict[str, int] = {}
+        self._last_row = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # ASE's own lock file outlives a killed process and would then block for ever; SQLite's does not.
+        self._database = SQLite3Database(str(self.path), use_lock_file=False, serial=True)
+        try:
+            # Kept open: ASE would otherwise connect and read the schema for each row.
+            self._connection = sqlite3.connect(self.path, timeout=wait_s, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        self._database.connection = self._connection
+        self._database.change_count = 0
+        try:
+            with self._transaction():
+                self._database._initialize(self._connection)  # makes the tables
+                self._find_new_rows()
+        except RunDirectoryError:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.requests())
+
+    def add(self, request: str, label: Label, **origin: Unpack[LabelOrigin]) -> None:
+        """Append a label; it is on disk when this returns.
+
+        What is None, not finite or absent is left out of the row.
+
+        Args:
+            request: Id of the request that asked for it.
+            label: The label.
+            **origin: Where it came from; see `LabelOrigin`. `source` and `method` must be given.
+
+        Raises:
+            ValueError: If the request has a label already or looks like a number, or if energy or forces are
+                not finite.
+            TypeError: If `source` or `method` is missing, or a key is unknown.
+            RunDirectoryError: If the database stays locked, or the disk is full.
+        """
+        _check_origin(origin)
+        if _searchable("request", request) != request:
+            msg = f"A request id starts with a letter; {request!r} looks like a number to the database."
+            raise ValueError(msg)
+        if not (isfinite(label.energy_eV) and np.isfinite(label.forces_eV_per_A).all()):
+            msg = f"The label of request {request} has an energy or a force that is not finite."
+            raise ValueError(msg)
+        pairs, data = _split({"request": request, "structure": label.hash, **_described(label, origin)})
+        atoms = label.atoms.copy()
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=label.energy_eV, forces=label.forces_eV_per_A, stress=label.stress_eV_per_A3
+        )
+        with self._transaction():
+            self._find_new_rows()
+            if request in self._rows:
+                msg = f"Request {request} has a label already; rows of {self.path.name} are never replaced."
+                raise ValueError(msg)
+            self._database.write(atoms, key_value_pairs=pairs, data=data)
+            self._connection.commit()
+            self._find_new_rows()
+
+    def get(self, request: str) -> Label | None:
+        """Return the label of `request`, or None if it has none."""
+        with self._transaction():
+            if request not in self._rows:
+                self._find_new_rows()
+            if request not in self._rows:
+                return None
+            return _label(self._row(request))
+
+    def requests(self) -> list[str]:
+        """Return all requests that have a label, in the order in which they were added."""
+        with self._transaction():
+            self._find_new_rows()
+            return list(self._rows)
+
+    def read(self, requests: Sequence[str] | None = None) -> list[Label]:
+        """Return the labels of `requests` in their order, or all labels in the order they were added.
+
+        Raises:
+            KeyError: If a request has no label.
+        """
+        with self._transaction():
+            self._find_new_rows()
+            return [_label(self._row(request)) for request in (self._rows if requests is None else requests)]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one dict per label, for reports.
+
+        Each holds `request`, `label`, `n_atoms` and `structure`, and the keys of `LabelOrigin` that apply
+        to it; a key that does not apply is absent.
+        """
+        for request in self.requests():
+            with self._transaction():
+                row = self._row(request)
+            data = dict(row.data)
+            exact = data.pop("exact", {})
+            yield {**row.key_value_pairs, **data, **exact, "label": _label(row), "n_atoms": row.natoms}
+
+    def close(self) -> None:
+        """Close the connection; the store is of no use afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def _row(self, request: str) -> AtomsRow:
+        if request not in self._rows:
+            msg = f"Request {request} has no label in {self.path}."
+            raise KeyError(msg)
+        return self._database.get(id=self._rows[request])
+
+    def _find_new_rows(self) -> None:
+        found = self._connection.execute(
+            "SELECT id, value FROM text_key_values WHERE key = 'request' AND id > ? ORDER BY id",
+            (self._last_row,),
+        )
+        for row, request in found:
+            self._rows[request] = row
+            self._last_row = row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.Error, OSError) as error:
+                self._connection.rollback()
+                raise self._unusable(error) from error
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def _unusable(self, error: Exception) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"The labels in {self.path} cannot be used: {error}.",
+            hint="Locked: close the program that holds it open. No database: move the file away.",
+            path=str(self.path),
+        )
+
+
+def _check_origin(origin: LabelOrigin) -> None:
+    unknown = origin.keys() - _KEYS
+    missing = {"source", "method"} - origin.keys()
+    if unknown or missing:
+        msg = f"A label's origin lacks {sorted(missing)} and has unknown keys {sorted(unknown)}."
+        raise TypeError(msg)
+
+
+def _described(label: Label, origin: LabelOrigin) -> dict[str, Any]:
+    described: dict[str, Any] = {"segment": label.segment or None, "wall_s": label.wall_s}
+    described.update({key: value for key, value in origin.items() if value is not None})
+    return described
+
+
+def _split(described: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what ASE can search (key-value pairs) and what it only keeps (data)."""
+    pairs: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    exact: dict[str, str] = {}
+    for key, value in described.items():
+        if key in _ARRAYS:
+            data[key] = float(value) if np.ndim(value) == 0 else np.asarray(value, dtype=float)
+        elif isinstance(value, str):
+            pairs[key] = _searchable(key, value)
+            if pairs[key] != value:
+                exact[key] = value
+        elif value is not None and isfinite(value):
+            pairs[key] = int(value) if key == "round" else float(value)
+    if exact:
+        data["exact"] = exact
+    return pairs, data
+
+
+def _searchable(key: str, value: str) -> str:
+    """Return `value`, or `<key> <value>` where ASE would refuse it because it looks like a number."""
+    try:
+        check({key: value})
+    except ValueError:
+        return f"{key} {value}"
+    return value
+
+
+def _label(row: AtomsRow) -> Label:
+    atoms = row.toatoms()
+    atoms.calc = None
+    stress = row.get("stress")
+    exact = row.data.get("exact", {})
+    return Label(
+        atoms=atoms,
+        energy_eV=float(row["energy"]),
+        forces_eV_per_A=np.array(row["forces"]),
+        stress_eV_per_A3=None if stress is None else np.array(stress),
+        segment=exact.get("segment", row.get("segment", "")),
+        wall_s=float(row.get("wall_s", float("nan"))),
+    )

@@ -1,0 +1,51 @@
+"""From the section `reference` of a config to a reference method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fff.base.errors import ConfigError
+from fff.config.reference import AseReference, PyscfReference, ReferenceSection, XtbReference
+from fff.reference.ase import AseMethod
+from fff.reference.dft import PyscfMethod
+from fff.reference.xtb import XtbMethod
+
+if TYPE_CHECKING:
+    from fff.reference.protocol import ReferenceMethod
+
+__all__ = ["make_reference"]
+
+_SECTION: TypeAdapter[AseReference | PyscfReference | XtbReference] = TypeAdapter(ReferenceSection)
+
+
+def make_reference(
+    section: AseReference | PyscfReference | XtbReference | Mapping[str, Any],
+) -> ReferenceMethod:
+    """Return the reference method that a config names; it calculates in this process.
+
+    Args:
+        section: The section `reference`, or the same as a dict.
+
+    Raises:
+        ConfigError: If a dict is no such section.
+
+    Example:
+        >>> make_reference({"kind": "xtb"}).name
+        'GFN2-xTB'
+    """
+    if isinstance(section, Mapping):
+        try:
+            section = _SECTION.validate_python(dict(section))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["reference", *(str(part) for part in first["loc"][1:])])
+            msg = f"{key} is {first.get('input')!r}: {first['msg']}."
+            raise ConfigError(msg, key=key, value=repr(first.get("input"))) from None
+    if isinstance(section, XtbReference):
+        return XtbMethod(section)
+    if isinstance(section, PyscfReference):
+        return PyscfMethod(section)
+    return AseMethod(section)

@@ -1,0 +1,224 @@
+"""Reference calculations in a child process that a time limit can kill, even where it hangs in C."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from fff.base.errors import ReferenceFailure, ReferenceLostError, TimeLimitError
+from fff.data.packing import frames_to_bytes, labels_from_bytes
+from fff.data.records import Frame
+from fff.reference.pipes import (
+    FAILURE,
+    SETTINGS,
+    STRUCTURE,
+    failure_from_bytes,
+    read_message,
+    write_message,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ase import Atoms
+
+    from fff.data.records import Label
+
+__all__ = ["ReferenceProcess"]
+
+_START_LIMIT_S = 300.0
+_LAST_LINES = 12
+_LAST_BYTES = 8000
+_LONG_LOG_BYTES = 1_000_000
+
+
+@dataclass
+class _Child:
+    """A running child.
+
+    Attributes:
+        process: The process; it leads a process group of its own.
+        log: What it wrote to its standard error (and, redirected, to its standard output).
+        folder: Where it puts temporary files.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    folder: str
+
+
+class ReferenceProcess:
+    """A warm child process that labels structures within a time limit.
+
+    It starts at the first calculation and stays, so that libraries load once. A calculation that takes too
+    long is killed with all that it started; the next one gets a new child. So does one after a crash. The
+    child dies with this process, whatever ends it, and leaves no temporary file. Calls from several threads
+    take turns.
+
+    Args:
+        settings: The section `reference` of the config, as JSON.
+        time_limit_s: Time for one calculation; loading the libraries does not count. The section's own
+            limit when None.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> with ReferenceProcess({"kind": "xtb"}) as reference:
+        ...     print(f"{reference.calculate(molecule('H2O')).energy_eV:.2f} eV")
+        -137.97 eV
+    """
+
+    def __init__(self, settings: Mapping[str, Any], time_limit_s: float | None = None) -> None:
+        self.settings = dict(settings)
+        self.time_limit_s = float(
+            settings.get("time_limit_s", 3600.0) if time_limit_s is None else time_limit_s
+        )
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    def __enter__(self) -> ReferenceProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None while there is none."""
+        return self._child.process.pid if self._child else None
+
+    def calculate(self, atoms: Atoms) -> Label:
+        """Return the label of a structure; see `ReferenceMethod.calculate`.
+
+        Raises:
+            TimeLimitError: If it takes longer than the limit; the child is killed.
+            ReferenceLostError: If the child dies; its last lines are in the message.
+            ReferenceFailure: If the calculation fails; the same class as in-process.
+        """
+        request = frames_to_bytes([Frame(atoms)])
+        with self._lock:
+            try:
+                return self._exchange(request, atoms)
+            except ReferenceFailure:
+                raise
+            except BaseException:
+                # Interrupted between question and answer: the answer must not meet the next question.
+                self._stop()
+                raise
+
+    def close(self) -> None:
+        """Kill the child, if there is one; a later calculation would start another."""
+        with self._lock:
+            self._stop()
+
+    def _exchange(self, request: bytes, atoms: Atoms) -> Label:
+        child = self._child or self._start()
+        deadline = time.monotonic() + self.time_limit_s
+        try:
+            kind, reply = self._ask(child, STRUCTURE, request, deadline)
+        except TimeoutError as error:
+            self._stop()
+            msg = (
+                f"The calculation of {atoms.get_chemical_formula()} took longer than "
+                f"reference.time_limit_s, {self.time_limit_s:g} s, and was killed."
+            )
+            raise TimeLimitError(msg, hint="Raise reference.time_limit_s.") from error
+        if os.fstat(child.log.fileno()).st_size > _LONG_LOG_BYTES:
+            child.log.truncate(0)
+        if kind == FAILURE:
+            raise failure_from_bytes(reply)
+        return labels_from_bytes(reply)[0]
+
+    def _start(self) -> _Child:
+        folder = tempfile.mkdtemp(prefix="fff-reference-")
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        # The child writes at the end, wherever this process reads or cuts.
+        flags = fcntl.fcntl(log.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(log.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fff.reference.child", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            bufsize=0,
+            env={**os.environ, "TMPDIR": folder},
+            start_new_session=True,
+        )
+        child = _Child(process, log, folder)
+        self._child = child
+        self._finalizer = weakref.finalize(self, _end, child)
+        assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for above
+        os.set_blocking(process.stdin.fileno(), False)
+        try:
+            self._ask(child, SETTINGS, json.dumps(self.settings).encode(), time.monotonic() + _START_LIMIT_S)
+        except TimeoutError as error:
+            self._stop()
+            msg = f"A reference process did not start within {_START_LIMIT_S:g} s."
+            raise TimeLimitError(msg, hint="Look at the load of the machine and its file system.") from error
+        return child
+
+    def _ask(self, child: _Child, kind: bytes, payload: bytes, deadline: float) -> tuple[bytes, bytes]:
+        process = child.process
+        assert process.stdin is not None  # noqa: S101 - for the type checker
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            write_message(process.stdin.fileno(), kind, payload, deadline=deadline)
+            reply = read_message(process.stdout.fileno(), deadline=deadline)
+        except (BrokenPipeError, EOFError):
+            reply = None
+        if reply is None:
+            raise self._lost(child)
+        return reply
+
+    def _lost(self, child: _Child) -> ReferenceLostError:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(timeout=5)
+        code = child.process.poll()
+        lines = _last_lines(child.log)
+        self._stop()
+        how = "closed its pipe" if code is None else f"died with exit code {code}"
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        return ReferenceLostError(
+            f"The process of the reference calculation {how}. Its last lines: {lines or 'none'}",
+            hint="SIGKILL without a time limit usually means that the machine ran out of memory.",
+            exit_code=code,
+        )
+
+    def _stop(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+        self._finalizer = None
+        self._child = None
+
+
+def _end(child: _Child) -> None:
+    """Kill a child and its process group, and free all that it held."""
+    process = child.process
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, child.log):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    shutil.rmtree(child.folder, ignore_errors=True)
+
+
+def _last_lines(log: IO[bytes]) -> str:
+    size = os.fstat(log.fileno()).st_size
+    start = max(0, size - _LAST_BYTES)
+    text = os.pread(log.fileno(), size - start, start).decode(errors="replace")
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
