@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCELERATED_KINDS", "CPU_KINDS", "Pool", "Site", "cores_found", "make_site"]
 
-ACCELERATED_KINDS = frozenset({"train", "refit", "score", "choose", "evaluate"})
+ACCELERATED_KINDS = frozenset({"train", "train-baseline", "refit", "score", "choose", "evaluate"})
 """Kinds of task that run models on many structures at once."""
 CPU_KINDS = frozenset({"dynamics", "calculate", "reference-dynamics"})
 """Kinds of task that go one structure at a time."""

@@ -1,0 +1,463 @@
+"""The functions that workers run: one per kind of request, in one module that workers import.
+
+Each takes a `Call` and returns an envelope: outcome, small values, times, worker. Arrays, weights and
+frames are read from and written to the run directory; models and training sets come as proxies. Nothing
+raises past this border: an exception becomes a failed envelope, and the policy decides what it means.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import platform
+import time
+import traceback
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fff.base.errors import FffError, TimeLimitError
+from fff.base.files import write_bytes
+from fff.base.ids import sha256_bytes
+from fff.data.accuracy import force_accuracy
+from fff.data.frames import FrameStore
+from fff.data.packing import labels_from_bytes, labels_to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ase import Atoms
+
+    from fff.compute.parcels import Parcel
+    from fff.data.records import Frame, Label
+    from fff.models import Committee
+    from fff.reference import ReferenceProcess
+
+__all__ = [
+    "FUNCTIONS",
+    "Call",
+    "calculate",
+    "choose",
+    "dynamics",
+    "evaluate",
+    "reference_dynamics",
+    "refit",
+    "score",
+    "train",
+    "train_baseline",
+]
+
+LARGEST_VALUES = 3_000
+"""Bytes of JSON that an envelope carries itself; larger values rest in a file that it names."""
+
+CACHED_MODELS = 4
+MESSAGE_LENGTH = 600
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a task is told.
+
+    Attributes:
+        request: Id of the request; files it writes are named after it.
+        run_dir: The run directory.
+        args: Arguments of the request; in a file when they are many (`args_file`).
+        settings: The sections of the config that this kind of task needs.
+        models: Keys of the proxies that come along, in the same order.
+    """
+
+    request: str
+    run_dir: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+    def path(self, *parts: str) -> Path:
+        """Return a path in the run directory."""
+        return Path(self.run_dir, *parts)
+
+    @property
+    def frames(self) -> FrameStore:
+        """The frames of the campaign."""
+        return FrameStore(self.path("frames"))
+
+
+def _task(
+    function: Callable[[Call, Sequence[Parcel]], dict[str, Any]],
+) -> Callable[..., dict[str, Any]]:
+    """Wrap a task's function: times, worker, and every exception as a failure with its class."""
+
+    @functools.wraps(function)
+    def run(call: Call, *parcels: Parcel) -> dict[str, Any]:
+        started = time.time()
+        try:
+            if call.models and call.models[-1].startswith("args:"):
+                args = json.loads(parcels[-1]["args.json"])
+                call = replace(call, args=args, models=call.models[:-1])
+            values = function(call, parcels[: len(call.models)])
+            outcome = "done"
+        except Exception as error:  # noqa: BLE001 - the border of a remote task: it becomes an event
+            values = _failure(call, error)
+            outcome = "failed"
+        return {
+            "outcome": outcome,
+            "values": _small(call, values),
+            "started": started,
+            "ended": time.time(),
+            "worker": f"{platform.node()}:{os.getpid()}",
+            "device": _device() if function.__name__ in _ON_DEVICE else "cpu",
+        }
+
+    return run
+
+
+_ON_DEVICE = {"train", "train_baseline", "refit", "dynamics", "score", "choose", "evaluate"}
+
+
+def _failure(call: Call, error: Exception) -> dict[str, Any]:
+    trace = call.path("tasks", f"{call.request}.failure.txt")
+    write_bytes(trace, "".join(traceback.format_exception(error)).encode())
+    message = (error.message if isinstance(error, FffError) else str(error)) or type(error).__name__
+    hint = f" {error.hint}" if isinstance(error, FffError) and error.hint else ""
+    return {
+        "failure_class": getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup"),
+        "error": type(error).__name__,
+        "message": (message + hint)[:MESSAGE_LENGTH],
+        "trace": str(trace.relative_to(call.run_dir)),
+    }
+
+
+def _small(call: Call, values: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(values, allow_nan=False).encode()
+    if len(text) <= LARGEST_VALUES:
+        return values
+    path = call.path("tasks", f"{call.request}.values.json")
+    write_bytes(path, text)
+    return {"values_file": str(path.relative_to(call.run_dir)), "sha256": sha256_bytes(text)}
+
+
+def _device() -> str:
+    """Return the accelerator that the executor gave this worker, or the processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+# --- models in a worker ---------------------------------------------------------------------------------
+
+_models: OrderedDict[tuple[str, str], Committee] = OrderedDict()
+
+
+def _committee(call: Call, index: int, parcels: Sequence[Parcel]) -> Committee:
+    """Return the model or committee that came as a proxy, built once per worker.
+
+    A proxy of a model that the worker has built before is never resolved: nothing is read or sent.
+    """
+    from fff.models import Committee
+
+    key = (call.run_dir, call.models[index])
+    if key in _models:
+        _models.move_to_end(key)
+        return _models[key]
+    _models[key] = Committee.from_files(_members(parcels[index]), device=_device())
+    while len(_models) > CACHED_MODELS:
+        _models.popitem(last=False)
+    return _models[key]
+
+
+def _members(parcel: Parcel) -> list[dict[str, bytes]]:
+    """Return the files of each member; a parcel names them `member/file`."""
+    members: dict[str, dict[str, bytes]] = {}
+    for name, content in parcel.items():
+        member, _, file = name.rpartition("/")
+        members.setdefault(member, {})[file] = content
+    return list(members.values())
+
+
+# --- Trainer --------------------------------------------------------------------------------------------
+
+
+def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    from fff.models import train_member
+
+    limit = call.settings["training"]["time_limit_s"]
+    deadline = time.monotonic() + limit
+
+    def check_time(_: dict[str, Any]) -> None:
+        if time.monotonic() > deadline:
+            msg = f"Training took longer than training.time_limit_s ({limit:g} s)."
+            raise TimeLimitError(msg, hint="Raise the limit, or lower training.max_epochs.")
+
+    labels = labels_from_bytes(parcels[0]["labels.npz"])
+    energies = json.loads(parcels[0]["reference_energies.json"])
+    # A given committee of fewer members serves several.
+    given = _members(parcels[1]) if len(parcels) > 1 else []
+    start = given[call.args["member"] % len(given)] if given else None
+    trained = train_member(
+        labels,
+        model=dict(call.settings["model"]),
+        training=dict(call.settings["training"]),
+        seed=call.args["seed"],
+        reference_energies={int(number): value for number, value in energies.items()},
+        start=start,
+        device=_device(),
+        progress=check_time,
+    )
+    directory = call.path("models", call.args["directory"])
+    for name, content in trained.files.items():
+        write_bytes(directory / name, content)
+    return {**trained.summary, "sha256": sha256_bytes(trained.files["weights.safetensors"])}
+
+
+@_task
+def train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Train one member and write it to `models/`; values: its summary and the sha256 of its weights."""
+    return _train(call, parcels)
+
+
+@_task
+def train_baseline(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Train one member of the comparison committee, exactly as `train` does."""
+    return _train(call, parcels)
+
+
+@_task
+def refit(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Fit the given model's reference energies to the first labels; values: `shifts_eV` per element."""
+    from fff.models import refit_reference_energies
+
+    labels = labels_from_bytes(parcels[0]["labels.npz"])
+    model = _committee(call, 1, parcels).members[0]
+    before = model.reference_energies_eV
+    after = refit_reference_energies(model, labels)
+    return {"shifts_eV": {str(z): energy - before.get(z, 0.0) for z, energy in after.items()}}
+
+
+# --- Sampler --------------------------------------------------------------------------------------------
+
+
+@_task
+def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Run dynamics with the sampling model; values: reason, steps, the last frame and the others."""
+    from fff.models import MDCalculator
+    from fff.sampling import DynamicsSettings, run_dynamics
+    from fff.selection import deviations
+
+    sampling = call.settings["sampling"]
+    kind = call.settings["deviation"]
+    member = _committee(call, 0, parcels).members[0]
+    asked = None
+    if len(call.models) > 1:
+        committee = _committee(call, 1, parcels)
+
+        def asked(atoms: Atoms) -> float:
+            prediction = committee.predict([atoms])
+            return deviations(prediction.energy_eV[:, 0], prediction.forces_eV_per_A[0]).of_kind(kind)
+
+    settings = DynamicsSettings.from_section(
+        sampling, n_steps=call.args["n_steps"], temperature_K=call.args["temperature_K"]
+    )
+    result = run_dynamics(
+        call.frames.read(call.args["frame"]),
+        settings,
+        MDCalculator(member, skin_A=sampling["skin_A"]),
+        seed=call.args["seed"],
+        deviation=asked,
+    )
+    frames = [*result.others, result.last]
+    ids = call.frames.write(call.request, frames)
+    described = [_describe(frame_id, frame) for frame_id, frame in zip(ids, frames, strict=True)]
+    return {
+        "reason": result.reason,
+        "steps": result.steps,
+        "last": described[-1],
+        "others": described[:-1],
+        "max_deviation": _finite(result.max_deviation_eV_per_A),
+    }
+
+
+def _describe(frame_id: str, frame: Frame) -> dict[str, Any]:
+    return {"id": frame_id, "hash": frame.hash, "deviation": _finite(frame.deviation_eV_per_A)}
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+# --- Selector -------------------------------------------------------------------------------------------
+
+
+@_task
+def score(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Score a chunk on all members; a frame that the committee cannot score costs only itself.
+
+    Writes `scores/<request>.npz`: deviations, features, the members' energies and mean forces.
+    """
+    from fff.selection import deviations
+
+    committee = _committee(call, 0, parcels)
+    frames = call.frames.read_many(call.args["frames"])
+    prediction = committee.predict([frame.atoms for frame in frames], features=True)
+    scores = np.full(len(frames), np.nan)
+    for i, forces in enumerate(prediction.forces_eV_per_A):
+        # A frame on which the members give no numbers costs only itself.
+        if np.isfinite(forces).all() and np.isfinite(prediction.energy_eV[:, i]).all():
+            scores[i] = deviations(prediction.energy_eV[:, i], forces).of_kind(call.settings["deviation"])
+    mean_forces = [forces.mean(axis=0) for forces in prediction.forces_eV_per_A]
+    _write_npz(
+        call.path("scores", f"{call.request}.npz"),
+        deviation=scores,
+        features=prediction.features,
+        energy_eV=prediction.energy_eV,
+        n_atoms=np.array([len(forces) for forces in mean_forces]),
+        forces_eV_per_A=np.concatenate(mean_forces),
+    )
+    return {
+        "deviations": [_finite(value) for value in scores],
+        "members_used": list(prediction.members_used),
+    }
+
+
+@_task
+def choose(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Choose frames from those scored by the present committee; values: `frames`, most informative first."""
+    from fff.selection import make_rule
+
+    candidates: Mapping[str, Sequence[Any]] = call.args["candidates"]
+    tables = {request: _read_npz(call.path("scores", f"{request}.npz")) for request, _ in candidates.values()}
+    features = np.array([tables[request]["features"][row] for request, row in candidates.values()])
+    scores = np.array([tables[request]["deviation"][row] for request, row in candidates.values()])
+    taken = np.zeros((0, features.shape[1]))
+    if call.args["taken"]:
+        frames = call.frames.read_many(call.args["taken"])
+        first = _committee(call, 0, parcels).members[0]
+        predicted = first.predict([frame.atoms for frame in frames], features=True)
+        taken = predicted.features
+    order = make_rule(call.settings["selection"])(scores, features, taken, call.args["n"], call.args["seed"])
+    names = list(candidates)
+    return {"frames": [names[index] for index in order]}
+
+
+@_task
+def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Measure a committee's mean prediction on the test set.
+
+    Values: those of `force_accuracy`.
+    """
+    labels = [
+        label for file in call.args["files"] for label in labels_from_bytes(call.path(file).read_bytes())
+    ]
+    prediction = _committee(call, 0, parcels).predict([label.atoms for label in labels])
+    return force_accuracy(
+        labels,
+        prediction.energy_eV.mean(axis=0),
+        [forces.mean(axis=0) for forces in prediction.forces_eV_per_A],
+    )
+
+
+# --- Calculator -----------------------------------------------------------------------------------------
+
+_references: dict[str, ReferenceProcess] = {}
+
+
+def _reference(call: Call) -> ReferenceProcess:
+    """Return this worker's warm child process for the reference method."""
+    from fff.reference import ReferenceProcess
+
+    settings = dict(call.settings["reference"])
+    key = json.dumps(settings, sort_keys=True)
+    if key not in _references:
+        _references[key] = ReferenceProcess(settings, time_limit_s=settings["time_limit_s"])
+    return _references[key]
+
+
+@_task
+def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Label one frame; values: the file of the label and, for an audit, the errors of the driving model.
+
+    The main process moves the label into `labels.db`; the errors are energy (eV/atom, absolute) and force
+    (eV/Å, root mean square over components).
+    """
+    frame = call.frames.read(call.args["frame"])
+    label = _reference(call).calculate(frame.atoms)
+    file = call.path("tasks", f"{call.request}.npz")
+    write_bytes(file, labels_to_bytes([label]))
+    values = {"file": str(file.relative_to(call.run_dir)), "wall_s": round(label.wall_s, 4)}
+    if call.args["source"] == "audit":
+        values |= _audit(call, frame, label)
+    return values
+
+
+def _audit(call: Call, frame: Frame, label: Label) -> dict[str, float]:
+    from fff.selection import audit_verdict
+
+    tolerances = call.settings["audit"]
+    shifts = call.args["energy_shifts_eV"]
+    if frame.forces_eV_per_A is None:
+        msg = f"The frame {call.args['frame']} lacks the forces of the model that drove it."
+        raise ValueError(msg)
+    verdict = audit_verdict(
+        frame.energy_eV + sum(shifts.get(str(number), 0.0) for number in frame.atoms.numbers),
+        label.energy_eV,
+        frame.forces_eV_per_A,
+        label.forces_eV_per_A,
+        tolerances["energy_tolerance_eV_per_atom"],
+        tolerances["force_tolerance_eV_per_A"],
+    )
+    return {
+        "energy_error": verdict.energy_error_eV_per_atom,
+        "force_error": verdict.force_error_eV_per_A,
+    }
+
+
+@_task
+def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Run dynamics driven by the reference itself; values: the file with the labels, under `test/`."""
+    from fff.reference import ReferenceCalculator
+    from fff.sampling import reference_dynamics as run
+
+    test = call.settings["test"]
+    labels = run(
+        call.frames.read(call.args["frame"]).atoms,
+        ReferenceCalculator(_reference(call).calculate),
+        temperature_K=call.args["temperature_K"],
+        n_frames=call.args["n_frames"],
+        interval_steps=test["interval_steps"],
+        timestep_fs=test["timestep_fs"],
+        equilibration_steps=test["equilibration_steps"],
+        seed=call.args["seed"],
+    )
+    labels = [replace(label, segment=call.request) for label in labels]
+    file = call.path("test", f"{call.request}.npz")
+    write_bytes(file, labels_to_bytes(labels))
+    return {"file": str(file.relative_to(call.run_dir)), "n_frames": len(labels)}
+
+
+def _write_npz(path: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "train": train,
+    "train-baseline": train_baseline,
+    "refit": refit,
+    "dynamics": dynamics,
+    "score": score,
+    "choose": choose,
+    "evaluate": evaluate,
+    "calculate": calculate,
+    "reference-dynamics": reference_dynamics,
+}
+"""The function of each kind of request."""

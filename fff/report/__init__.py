@@ -1,0 +1,1 @@
+"""Reads a run directory, draws and writes. Imports nothing above data."""

@@ -1,0 +1,83 @@
+"""The summary at the end of a campaign: errors and where the time went, as a table and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fff.base.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fff.data.run_directory import RunDirectory
+
+__all__ = ["summary_table", "write_summary"]
+
+
+def write_summary(run: RunDirectory, snapshot: Mapping[str, Any]) -> str:
+    """Write `summary.json` and `summary.txt`; return the latter's text."""
+    table = summary_table(snapshot)
+    write_json(run.path / "summary.json", {"schema_version": 1, **snapshot})
+    write_text(run.path / "summary.txt", table)
+    return table
+
+
+def summary_table(snapshot: Mapping[str, Any]) -> str:
+    """Return the errors on the test set and the time by kind of task, as text."""
+    return "\n".join([*_errors(snapshot), "", *_times(snapshot["usage"])]) + "\n"
+
+
+def _errors(snapshot: Mapping[str, Any]) -> list[str]:
+    errors: Mapping[str, Mapping[str, Any]] = snapshot["errors"]
+    rounds = sorted(name for name in errors if name.startswith("round-"))
+    if not rounds:
+        why = snapshot["first_failures"].get("reference-dynamics") or snapshot["first_failures"].get(
+            "evaluate"
+        )
+        return [
+            f"No error on a test set is known: {why or 'no test set was asked for, or no committee met it'}."
+        ]
+    rows = [("first committee", errors[rounds[0]])]
+    if len(rounds) > 1:
+        rows.append(("last committee", errors[rounds[-1]]))
+    if "baseline" in errors:
+        rows.append(("as many random frames", errors["baseline"]))
+    first = errors[rounds[0]]
+    lines = [
+        f"Errors on {first['n_structures']} test structures that no committee was trained on",
+        "",
+        _row("", ["labels", "force MAE", "95 % interval", "force RMSE", "energy MAE"]),
+        _row("", ["", "meV/Å", "meV/Å", "meV/Å", "meV/atom"]),
+    ]
+    lines += [_row("mean force as predictor", ["", f"{first['mean_force_mae_meV_per_A']:.1f}", "", "", ""])]
+    for name, error in rows:
+        low, high = error["force_mae_interval_meV_per_A"]
+        numbers = [
+            str(error["n_labels"]),
+            f"{error['force_mae_meV_per_A']:.1f}",
+            f"{low:.1f} - {high:.1f}",
+            f"{error['force_rmse_meV_per_A']:.1f}",
+            f"{error['energy_mae_meV_per_atom']:.2f}",
+        ]
+        lines.append(_row(name, numbers))
+    return lines
+
+
+def _times(usage: Mapping[str, Any]) -> list[str]:
+    busy = ", ".join(f"{pool} {fraction:.0%}" for pool, fraction in usage["busy_fraction"].items())
+    lines = [
+        f"Time: {usage['elapsed_s']:.0f} s; workers busy: {busy}; "
+        f"slots idle because of calculation.max_ahead: {usage['held_back_slot_s']:.0f} s",
+        "",
+        _row("", ["tasks", "failed", "worker s", "s per task"]),
+    ]
+    for kind, row in usage["by_kind"].items():
+        each = row["worker_s"] / max(1, row["tasks"])
+        lines.append(
+            _row(kind, [str(row["tasks"]), str(row["failed"]), f"{row['worker_s']:.1f}", f"{each:.2f}"])
+        )
+    return lines
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"  {name:<26}" + "".join(f"{cell:>15}" for cell in cells)

@@ -1,0 +1,194 @@
+"""Calculator: which structure is labelled next, and what becomes of labels and failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fff.base.draws import uniform
+from fff.steering.active_learning.state import START_MODEL, LabelRecord
+from fff.steering.records import Request, Verdict
+
+if TYPE_CHECKING:
+    from fff.data.events import Event
+    from fff.steering.active_learning.sampler import Sampler
+    from fff.steering.active_learning.selector import Selector
+    from fff.steering.active_learning.state import Audit, State
+
+__all__ = ["Calculator"]
+
+
+class Calculator:
+    """Owns the labels and what was set aside.
+
+    Args:
+        state: The shared state.
+        sampler: Told the outcome of every audit.
+        selector: Owns the waiting list that frames are taken from.
+    """
+
+    def __init__(self, state: State, sampler: Sampler, selector: Selector) -> None:
+        self.state = state
+        self._sampler = sampler
+        self._selector = selector
+
+    def wants_slot(self) -> bool:
+        """Whether a structure could be labelled now."""
+        self._drop_known()
+        return self._has_work() and not self.is_held_back()
+
+    def is_held_back(self) -> bool:
+        """Whether only `calculation.max_ahead` keeps the next label from being made."""
+        state = self.state
+        exempt = state.retries or state.initial
+        return not exempt and state.caused >= state.config.max_ahead and self._has_work()
+
+    def take(self) -> Request:
+        """Return the next label: a retry, an initial structure, or audit and selection at random."""
+        state = self.state
+        if state.retries:
+            return state.retries.pop(0)
+        if state.initial:
+            frame, hash_ = state.initial.pop(0)
+            request = self._request(frame, hash_, {"source": "initial", "segment": frame})
+            state.initial_open.add(request.id)
+            return request
+        audits = self._audits()
+        fraction = state.config.audit.fraction
+        draw = uniform(state.seed, "audit-or-selection", state.n_calculations)
+        if audits and (not state.selected or draw < fraction):
+            return self._take_audit(audits[0])
+        return self._take_selected(next(iter(state.selected)))
+
+    def receive(self, event: Event, request: Request) -> None:
+        """Take in a label or a failure, and judge the run that was audited."""
+        if event.outcome == "failed":
+            self._receive_failure(event, request)
+            return
+        state, args = self.state, request.args
+        state.consecutive_failures["calculate"] = 0
+        state.initial_open.discard(request.id)
+        state.labels.append(LabelRecord(request.id, args["hash"], args["source"], args["frame"]))
+        state.n_own_labels += 1
+        if args["source"] == "audit":
+            errors = (event.values["energy_error"], event.values["force_error"])
+            self._sampler.audited(args["trajectory"], args["frame"], args["steps"], errors)
+
+    def _receive_failure(self, event: Event, request: Request) -> None:
+        state, args = self.state, request.args
+        message = event.values.get("message", "unknown")
+        failures = state.consecutive_failures["calculate"] = state.consecutive_failures["calculate"] + 1
+        first = state.first_failure.setdefault("calculate", message)
+        if failures >= state.config.calculation.max_consecutive_failures:
+            state.verdict = Verdict(
+                "failed", f"{failures} reference calculations failed in a row. First: {first}"
+            )
+        is_its_own = event.values.get("failure_class") == "structure"
+        if not is_its_own and request.attempt < state.config.calculation.max_attempts:
+            state.retries.append(_next_attempt(request))
+            return
+        # Set aside: the hash stays known, so that the structure is never asked for again.
+        state.n_failed += 1
+        state.set_aside[args["hash"]] = message
+        state.initial_open.discard(request.id)
+        if args["source"] != "initial" and args["generation"] == state.sampling_round:
+            state.caused -= 1
+        if args["source"] == "audit":
+            self._sampler.audited(args["trajectory"], args["frame"], args["steps"], None)
+        if state.initial_done and not state.labels:
+            state.verdict = Verdict("failed", f"No initial structure could be labelled. First: {first}")
+
+    def _has_work(self) -> bool:
+        state = self.state
+        if state.retries:
+            return True
+        if state.budget_taken:
+            return False
+        return bool(state.initial or state.selected or self._audits())
+
+    def _audits(self) -> list[Audit]:
+        """Return the audits that may be made: those of a given model wait for its reference energies."""
+        if self.state.refit in {"none", "done"}:
+            return self.state.audits
+        return [audit for audit in self.state.audits if audit.model != START_MODEL]
+
+    def _drop_known(self) -> None:
+        """Drop what the reference knows by now: nothing is calculated twice."""
+        state = self.state
+        for audit in [audit for audit in state.audits if audit.hash in state.known]:
+            state.audits.remove(audit)
+            self._sampler.audited(audit.trajectory, audit.frame, audit.steps, None)
+        for frame_id in list(state.selected):
+            if state.pool[frame_id].hash not in state.known:
+                break
+            self._selector.remove(frame_id)
+        while state.initial and state.initial[0][1] in state.known:
+            state.initial.pop(0)
+
+    def _take_audit(self, audit: Audit) -> Request:
+        self.state.audits.remove(audit)
+        shifts = self.state.energy_shifts_eV if audit.model == START_MODEL else {}
+        return self._request(
+            audit.frame,
+            audit.hash,
+            {
+                "source": "audit",
+                "segment": f"dynamics-t{audit.trajectory:03d}-r{audit.run:04d}",
+                "trajectory": audit.trajectory,
+                "steps": audit.steps,
+                "model": audit.model,
+                "deviation": audit.deviation,
+                "energy_shifts_eV": shifts,
+            },
+        )
+
+    def _take_selected(self, frame_id: str) -> Request:
+        frame = self.state.pool[frame_id]
+        # A frame that still waits for the new committee's opinion keeps the old one's.
+        score = self.state.scored.get(frame_id, self.state.selected[frame_id])
+        self._selector.remove(frame_id)
+        return self._request(
+            frame_id,
+            frame.hash,
+            {
+                "source": "active",
+                "segment": frame.segment,
+                "trajectory": frame.trajectory,
+                "model": frame.model,
+                "deviation": score.deviation,
+                "score": [score.request, score.row],
+            },
+        )
+
+    def _request(self, frame: str, hash_: str, args: dict[str, Any]) -> Request:
+        state = self.state
+        request = Request(
+            id=f"label-{state.n_calculations:05d}",
+            kind="calculate",
+            agent="Calculator",
+            pool=state.pool_of["calculate"],
+            args={
+                "frame": frame,
+                "hash": hash_,
+                "round": state.committee.round if state.committee else -1,
+                "generation": state.sampling_round,
+                **args,
+            },
+        )
+        state.n_calculations += 1
+        state.known[hash_] = request.id
+        if args["source"] != "initial":
+            state.caused += 1
+            state.taken.append(frame)
+        return request
+
+
+def _next_attempt(request: Request) -> Request:
+    return Request(
+        request.id,
+        request.kind,
+        request.agent,
+        request.pool,
+        request.args,
+        request.models,
+        request.attempt + 1,
+    )

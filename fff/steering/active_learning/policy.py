@@ -1,0 +1,174 @@
+"""The active-learning policy: takes events to the roles, and asks the scheduler what starts next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fff.steering.active_learning.calculator import Calculator
+from fff.steering.active_learning.sampler import Sampler
+from fff.steering.active_learning.scheduling import Scheduler
+from fff.steering.active_learning.selector import Selector
+from fff.steering.active_learning.state import START_MODEL, State
+from fff.steering.active_learning.tester import Tester
+from fff.steering.active_learning.trainer import Trainer
+from fff.steering.records import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fff.data.events import Event
+    from fff.steering.records import Request
+
+__all__ = ["POLICY_VERSION", "ActiveLearning"]
+
+POLICY_VERSION = 1
+"""Raised whenever the same events would give other requests than before."""
+
+
+class ActiveLearning:
+    """Steers an active-learning campaign; see `Policy` for what is promised.
+
+    Source: Ward et al., "Fast-finetuned forcefields" (2022), and arXiv:2303.08803 for the two loops.
+
+    Args:
+        opened: The campaign's first event.
+    """
+
+    def __init__(self, opened: Event) -> None:
+        self.state = state = State.from_opened(opened)
+        self._selector = Selector(state)
+        self._tester = Tester(state)
+        self._sampler = Sampler(state, self._selector)
+        self._trainer = Trainer(state, self._selector, self._tester)
+        self._calculator = Calculator(state, self._sampler, self._selector)
+        self._scheduler = Scheduler(
+            state, self._trainer, self._sampler, self._selector, self._calculator, self._tester
+        )
+        self._receivers = {
+            "train": self._trainer.receive,
+            "refit": self._trainer.receive_refit,
+            "dynamics": self._sampler.receive,
+            "score": self._selector.receive_scores,
+            "choose": self._selector.receive_choice,
+            "calculate": self._calculator.receive,
+            "reference-dynamics": self._tester.receive_reference,
+            "evaluate": self._tester.receive_evaluation,
+            "train-baseline": self._tester.receive_training,
+        }
+
+    def start(self) -> list[Request]:
+        """Return the requests that may start at once."""
+        self._tester.start()
+        return self._emit()
+
+    def handle(self, event: Event) -> list[Request]:
+        """Take in the end of a request and return what may start now.
+
+        Raises:
+            KeyError: If the event answers no open request: the log does not belong to this policy.
+        """
+        state = self.state
+        request = state.open.pop(event.request)
+        state.n_open[request.kind] -= 1
+        state.free[request.pool] += 1
+        self._receivers[request.kind](event, request)
+        return self._emit()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Why the campaign is over, or None while it goes on."""
+        return self.state.verdict
+
+    @property
+    def open_requests(self) -> Mapping[str, Request]:
+        """Requests that were emitted and have no event yet, by id."""
+        return self.state.open
+
+    @property
+    def live_models(self) -> set[str]:
+        """Keys of the models and training sets that later requests may name."""
+        state = self.state
+        live = set() if state.sampling_model is None else {state.sampling_model}
+        if state.config.model.start:
+            live.add(START_MODEL)
+        if state.committee is not None:
+            live.add(state.committee.key)
+        if state.training is not None:
+            live.add(f"labels:{state.training.n_labels}")
+        if state.baseline is not None and state.baseline.waiting:
+            live.add(f"baseline:{state.baseline.n_labels}")
+        return live
+
+    def training_set(self, n: int) -> list[str]:
+        """Return the ids of the first `n` labels."""
+        return [label.request for label in self.state.labels[:n]]
+
+    def baseline_files(self) -> list[str]:
+        """Return the files with the random frames of the comparison."""
+        return list(self.state.baseline_files)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether labels wait although slots are free, because of `calculation.max_ahead`."""
+        pool = self.state.pool_of["calculate"]
+        return self.state.free[pool] > 0 and self._calculator.is_held_back()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the numbers that people watch, JSON-able."""
+        state = self.state
+        return {
+            "round": state.committee.round if state.committee else None,
+            "labels": {
+                "done": state.n_own_labels,
+                "failed": state.n_failed,
+                "in_flight": state.running("calculate"),
+                "target": state.config.stop.max_labels,
+            },
+            "waiting": {
+                "audits": len(state.audits),
+                "selected": len(state.selected),
+                "unscored": len(state.unscored),
+                "scored": len(state.scored),
+            },
+            "trajectories": {
+                "running": state.running("dynamics"),
+                "waiting": sum(1 for trajectory in state.trajectories if trajectory.status == "waiting"),
+                "idle": sum(1 for trajectory in state.trajectories if trajectory.status == "idle"),
+                "most_audits_passed": max((t.passed for t in state.trajectories), default=0),
+            },
+            "running": {kind: count for kind, count in sorted(state.n_open.items()) if count},
+            "next_run_steps": self._sampler.run_length(),
+            "errors": dict(state.errors),
+            "first_failures": dict(state.first_failure),
+        }
+
+    def _emit(self) -> list[Request]:
+        state = self.state
+        emitted: list[Request] = []
+        self._scheduler.move_slots()
+        while state.verdict is None:
+            request = self._scheduler.next_request()
+            if request is None:
+                break
+            state.open[request.id] = request
+            state.n_open[request.kind] += 1
+            state.free[request.pool] -= 1
+            state.trained_last = request.kind in {"train", "train-baseline"}
+            emitted.append(request)
+        if state.verdict is None and not state.open:
+            state.verdict = self._why_it_is_over()
+        return emitted
+
+    def _why_it_is_over(self) -> Verdict:
+        """Return why nothing is left to be done. A campaign never waits for what cannot come."""
+        state = self.state
+        committee = state.committee
+        if state.budget_spent and committee is not None and committee.n_labels == len(state.labels):
+            return Verdict(
+                "finished", f"{state.n_own_labels} labels were made, as many as stop.max_labels asks for"
+            )
+        return Verdict(
+            "failed",
+            f"nothing is left to do after {state.n_own_labels} of {state.config.stop.max_labels} labels: "
+            "no structure is left to label and no trajectory can go on",
+        )

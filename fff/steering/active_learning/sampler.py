@@ -1,0 +1,160 @@
+"""Sampler: which trajectory runs next, how long, and where it goes on."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from fff.base.draws import choice, seed_for
+from fff.steering.active_learning.state import Audit, Run
+from fff.steering.records import Request, Verdict
+
+if TYPE_CHECKING:
+    from fff.data.events import Event
+    from fff.steering.active_learning.selector import Selector
+    from fff.steering.active_learning.state import State, Trajectory
+
+__all__ = ["Sampler"]
+
+RECENT_RUNS = 20
+"""Audits that the run length is adapted to."""
+
+BARREN_RUNS_PER_TRAJECTORY = 20
+"""Runs in a row, per trajectory, that may give nothing at all before the campaign stops."""
+
+
+class Sampler:
+    """Owns the trajectories.
+
+    Args:
+        state: The shared state.
+        selector: Takes the frames of a run that are not audited.
+    """
+
+    def __init__(self, state: State, selector: Selector) -> None:
+        self.state = state
+        self._selector = selector
+
+    def wants_slot(self) -> bool:
+        """Whether a trajectory could run now, and its frames could still be labelled."""
+        state = self.state
+        return (
+            state.sampling_model is not None
+            and not state.budget_taken
+            and state.running("dynamics") < state.config.sampling.n_parallel
+            and any(trajectory.status == "idle" for trajectory in state.trajectories)
+        )
+
+    def take(self) -> Request:
+        """Return a run of a random idle trajectory."""
+        state = self.state
+        idle = [i for i, trajectory in enumerate(state.trajectories) if trajectory.status == "idle"]
+        index = choice(idle, state.seed, "trajectory", state.n_runs)
+        state.n_runs += 1
+        trajectory = state.trajectories[index]
+        trajectory.status = "running"
+        run = trajectory.runs
+        trajectory.runs += 1
+        temperatures = state.config.sampling.temperature_K
+        committee = () if state.committee is None else (state.committee.key,)
+        return Request(
+            id=f"dynamics-t{index:03d}-r{run:04d}",
+            kind="dynamics",
+            agent="Sampler",
+            pool=state.pool_of["dynamics"],
+            args={
+                "trajectory": index,
+                "run": run,
+                "frame": trajectory.frame,
+                "n_steps": self.run_length(),
+                "temperature_K": choice(temperatures, state.seed, "temperature", index, run),
+                "seed": seed_for(state.seed, "dynamics", index, run),
+                "round": state.sampling_round,
+            },
+            models=(str(state.sampling_model), *committee),
+        )
+
+    def run_length(self) -> int:
+        """Return the steps of the next run: tolerance over the median error per step of recent audits."""
+        sampling = self.state.config.sampling
+        recent = self.state.recent_runs
+        if not recent:
+            return sampling.n_steps
+        per_step = statistics.median(run.energy_error / run.steps for run in recent)
+        tolerance = self.state.config.audit.energy_tolerance_eV_per_atom
+        if per_step * sampling.max_steps <= tolerance:
+            return sampling.max_steps
+        return max(sampling.min_steps, int(tolerance / per_step))
+
+    def receive(self, event: Event, request: Request) -> None:
+        """Take in the end of a run: its last frame is audited, the others wait to be scored."""
+        state = self.state
+        trajectory = state.trajectories[request.args["trajectory"]]
+        if event.outcome == "failed":
+            self._restart(trajectory)
+            self._count_barren(event.values.get("message", "unknown"))
+            return
+        values = event.values
+        last = values["last"]
+        fresh = self._selector.add_frames(values["others"], request)
+        if values["steps"] == 0 or last["hash"] in state.known:
+            # Nothing was learnt about the run: the frame is one that the reference already knows.
+            self._restart(trajectory)
+            if not fresh:
+                self._count_barren(f"the runs end at once ({values['reason']})")
+            return
+        state.barren_runs = 0
+        trajectory.status = "waiting"
+        state.audits.append(
+            Audit(
+                frame=last["id"],
+                hash=last["hash"],
+                trajectory=request.args["trajectory"],
+                run=request.args["run"],
+                steps=values["steps"],
+                model=request.models[0],
+                round=request.args["round"],
+                deviation=last.get("deviation"),
+            )
+        )
+
+    def audited(self, index: int, frame: str, steps: int, errors: tuple[float, float] | None) -> None:
+        """Send a trajectory on or back after its audit.
+
+        Args:
+            index: The trajectory.
+            frame: The audited frame.
+            steps: Steps of the audited run.
+            errors: Energy error (eV/atom) and force error (eV/Å), or None when the reference failed there.
+        """
+        audit = self.state.config.audit
+        trajectory = self.state.trajectories[index]
+        if errors is not None:
+            self.state.recent_runs = [*self.state.recent_runs, Run(errors[0], steps)][-RECENT_RUNS:]
+        passed = (
+            errors is not None
+            and errors[0] < audit.energy_tolerance_eV_per_atom
+            and errors[1] < audit.force_tolerance_eV_per_A
+        )
+        if not passed:
+            self._restart(trajectory)
+            return
+        trajectory.frame = trajectory.last_valid = frame
+        trajectory.passed += 1
+        trajectory.status = "idle"
+
+    def _restart(self, trajectory: Trajectory) -> None:
+        trajectory.status = "idle"
+        if self.state.config.audit.on_failure == "last-valid":
+            trajectory.frame = trajectory.last_valid
+            return
+        trajectory.frame = trajectory.last_valid = trajectory.start
+        trajectory.passed = 0
+
+    def _count_barren(self, why: str) -> None:
+        state = self.state
+        state.barren_runs += 1
+        if state.barren_runs >= BARREN_RUNS_PER_TRAJECTORY * len(state.trajectories):
+            state.verdict = Verdict(
+                "failed", f"{state.barren_runs} runs of dynamics in a row gave no usable frame: {why}"
+            )

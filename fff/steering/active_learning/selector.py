@@ -1,0 +1,211 @@
+"""Selector: which frames are scored, and which of them wait to be labelled, in which order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fff.base.draws import seed_for
+from fff.steering.active_learning.state import PoolFrame, Score
+from fff.steering.records import Request, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fff.data.events import Event
+    from fff.steering.active_learning.state import State
+
+__all__ = ["Selector"]
+
+MAX_ATTEMPTS = 2
+"""A chunk or a choice that fails is tried once more; then it costs only itself."""
+
+
+class Selector:
+    """Owns the pool of sampled frames and the waiting list made from it.
+
+    Args:
+        state: The shared state.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> int:
+        """Put the frames of a run into the pool; return how many were new. The oldest leave a full pool."""
+        state = self.state
+        added = 0
+        for frame in frames:
+            if frame["hash"] in state.known or frame["hash"] in state.pool_hashes:
+                continue
+            state.pool_hashes.add(frame["hash"])
+            state.pool[frame["id"]] = PoolFrame(
+                frame=frame["id"],
+                hash=frame["hash"],
+                segment=request.id,
+                trajectory=request.args["trajectory"],
+                model=request.models[0],
+            )
+            state.unscored[frame["id"]] = 1
+            added += 1
+        excess = len(state.pool) - state.config.selection.pool_size
+        if excess > 0:
+            for frame_id in list(state.pool)[:excess]:
+                self.remove(frame_id)
+        if added:
+            state.barren_runs = 0
+        return added
+
+    def remove(self, frame_id: str) -> None:
+        """Take a frame out of the pool and of the waiting list."""
+        state = self.state
+        frame = state.pool.pop(frame_id, None)
+        if frame is not None:
+            state.pool_hashes.discard(frame.hash)
+        state.unscored.pop(frame_id, None)
+        state.scored.pop(frame_id, None)
+        state.rescoring.discard(frame_id)
+        state.selected.pop(frame_id, None)
+
+    def new_committee(self) -> None:
+        """Have everything scored again by the new committee, the waiting list first."""
+        state = self.state
+        state.rescoring = set(state.selected)
+        first = [frame_id for frame_id in state.pool if frame_id in state.rescoring]
+        rest = [frame_id for frame_id in state.pool if frame_id not in state.rescoring]
+        state.unscored = dict.fromkeys([*first, *rest], 1)
+        state.scored = {}
+        state.scored_since_choice = 0
+        # Labels this committee was not trained on, done or on their way, count as chosen already.
+        known_to = state.committee.n_labels if state.committee is not None else 0
+        done = [label.frame for label in state.labels[known_to:] if label.frame]
+        on_their_way = [
+            request.args["frame"] for request in state.open.values() if request.kind == "calculate"
+        ]
+        state.taken = [*done, *on_their_way]
+
+    def wants_slot(self) -> bool:
+        """Whether there is something to choose from or to score."""
+        if self.state.committee is None or self.state.budget_taken:
+            return False
+        return self._choice_is_due() or bool(self._chunk())
+
+    def take(self) -> Request:
+        """Return a choice when one is due, else the next chunk to be scored."""
+        return self._choose() if self._choice_is_due() else self._score()
+
+    def receive_scores(self, event: Event, request: Request) -> None:
+        """Take in the deviations of a chunk; those of a replaced committee are discarded."""
+        state = self.state
+        if not self._is_current(request):
+            return
+        frames = [frame_id for frame_id in request.args["frames"] if frame_id in state.pool]
+        if event.outcome == "failed":
+            for frame_id in frames:
+                if request.attempt < MAX_ATTEMPTS:
+                    state.unscored[frame_id] = request.attempt + 1
+                else:
+                    self.remove(frame_id)
+            return
+        rows = {frame_id: row for row, frame_id in enumerate(request.args["frames"])}
+        for frame_id in frames:
+            deviation = event.values["deviations"][rows[frame_id]]
+            state.rescoring.discard(frame_id)
+            if deviation is None:
+                self.remove(frame_id)
+                continue
+            state.scored[frame_id] = Score(request.id, rows[frame_id], deviation)
+            state.scored_since_choice += 1
+
+    def receive_choice(self, event: Event, request: Request) -> None:
+        """Take in the new waiting list; what it no longer names has left it."""
+        state = self.state
+        if not self._is_current(request):
+            return
+        if event.outcome == "failed":
+            failures = state.consecutive_failures["choose"] = state.consecutive_failures["choose"] + 1
+            if failures >= state.config.calculation.max_consecutive_failures:
+                why = event.values.get("message", "unknown")
+                state.verdict = Verdict("failed", f"Choosing frames failed {failures} times in a row: {why}")
+            return
+        state.consecutive_failures["choose"] = 0
+        state.chosen_round = request.args["round"]
+        order = [frame_id for frame_id in event.values["frames"] if frame_id in state.scored]
+        state.selected = {frame_id: state.scored[frame_id] for frame_id in order}
+        # What was scored while the choice was made has not been considered yet.
+        considered = set(request.args["candidates"])
+        state.scored_since_choice = sum(1 for frame_id in state.scored if frame_id not in considered)
+
+    def _is_current(self, request: Request) -> bool:
+        return self.state.committee is not None and request.args["round"] == self.state.committee.round
+
+    def _choice_is_due(self) -> bool:
+        state = self.state
+        if not state.scored_since_choice or state.running("choose"):
+            return False
+        if state.committee is not None and state.chosen_round != state.committee.round:
+            return not state.rescoring
+        return len(state.selected) <= state.config.batch_size // 2
+
+    def _chunk(self) -> list[str]:
+        """Return the next frames to score: a full chunk, or fewer when waiting for more would idle."""
+        state = self.state
+        size = state.config.selection.chunk_size
+        if state.rescoring:
+            waiting = [frame_id for frame_id in state.unscored if frame_id in state.rescoring]
+            if waiting:
+                return _same_attempt(state.unscored, waiting)[:size]
+        if not state.unscored:
+            return []
+        if len(state.unscored) < size and (
+            state.selected or state.running("choose") or state.running("score")
+        ):
+            return []
+        return _same_attempt(state.unscored, list(state.unscored))[:size]
+
+    def _score(self) -> Request:
+        state, committee = self.state, self.state.committee
+        if committee is None:
+            msg = "There is no committee to score with."
+            raise RuntimeError(msg)
+        frames = self._chunk()
+        attempt = state.unscored[frames[0]]
+        for frame_id in frames:
+            del state.unscored[frame_id]
+        state.n_scores += 1
+        return Request(
+            id=f"score-r{committee.round:03d}-{state.n_scores:05d}",
+            kind="score",
+            agent="Selector",
+            pool=state.pool_of["score"],
+            args={"round": committee.round, "frames": frames},
+            models=(committee.key,),
+            attempt=attempt,
+        )
+
+    def _choose(self) -> Request:
+        state, committee = self.state, self.state.committee
+        if committee is None:
+            msg = "There is no committee to choose with."
+            raise RuntimeError(msg)
+        state.n_choices += 1
+        state.scored_since_choice = 0
+        candidates = {frame_id: [score.request, score.row] for frame_id, score in state.scored.items()}
+        return Request(
+            id=f"choose-r{committee.round:03d}-{state.n_choices:05d}",
+            kind="choose",
+            agent="Selector",
+            pool=state.pool_of["choose"],
+            args={
+                "round": committee.round,
+                "candidates": candidates,
+                "taken": list(state.taken),
+                "n": state.config.batch_size,
+                "seed": seed_for(state.seed, "choose", committee.round, state.n_choices),
+            },
+            models=(committee.key,),
+        )
+
+
+def _same_attempt(attempts: Mapping[str, int], frames: list[str]) -> list[str]:
+    """Return those frames that are at the same attempt as the first: a bad chunk stays by itself."""
+    return [frame_id for frame_id in frames if attempts[frame_id] == attempts[frames[0]]]

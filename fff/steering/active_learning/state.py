@@ -1,0 +1,321 @@
+"""What the roles of the active-learning policy share. Plain data: equal states compare equal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from fff.config import ActiveLearningConfig, config_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fff.data.events import Event
+    from fff.steering.records import Request, Verdict
+
+__all__ = [
+    "START_MODEL",
+    "Audit",
+    "Chunk",
+    "Committee",
+    "LabelRecord",
+    "PoolFrame",
+    "Round",
+    "Run",
+    "Score",
+    "State",
+    "Trajectory",
+    "committee_key",
+]
+
+Purpose = Literal["testset", "randomset"]
+
+START_MODEL = "start"
+"""Key of the model that the config gives."""
+
+
+def committee_key(folder: str, members: Iterable[int]) -> str:
+    """Return the key of a committee that travels whole: `committee:round-003:0-1-3`."""
+    return f"committee:{folder}:{'-'.join(map(str, members))}"
+
+
+@dataclass
+class Trajectory:
+    """A trajectory: where it started, where it is, and what it is waiting for.
+
+    Attributes:
+        start: Frame id of its starting structure.
+        start_hash: Hash of that structure.
+        frame: Frame id from which it goes on.
+        last_valid: Frame id of the last frame that passed an audit; the start before there is one.
+        status: `idle`, `running`, or `waiting` for its audit.
+        runs: Runs started so far.
+        passed: Audits passed in a row since it last went back to its starting structure.
+    """
+
+    start: str
+    start_hash: str
+    frame: str
+    last_valid: str
+    status: Literal["idle", "running", "waiting"] = "idle"
+    runs: int = 0
+    passed: int = 0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The last frame of a run, waiting for the reference calculation that judges the run.
+
+    Attributes:
+        frame: Frame id.
+        hash: Hash of the structure.
+        trajectory: Index of the trajectory.
+        run: Number of the run within its trajectory.
+        steps: Steps of the run.
+        model: Key of the model that drove it.
+        round: Round of that model; -1 for a given model.
+        deviation: Committee deviation at the frame in eV/Å, or None.
+    """
+
+    frame: str
+    hash: str
+    trajectory: int
+    run: int
+    steps: int
+    model: str
+    round: int
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class PoolFrame:
+    """A sampled frame that may be labelled.
+
+    Attributes:
+        frame: Frame id.
+        hash: Hash of the structure.
+        segment: Run it comes from; frames of one segment are correlated.
+        trajectory: Index of the trajectory.
+        model: Key of the model that drove the run.
+    """
+
+    frame: str
+    hash: str
+    segment: str
+    trajectory: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Where the present committee's opinion of a frame is found: file, row, and the deviation (eV/Å)."""
+
+    request: str
+    row: int
+    deviation: float
+
+
+@dataclass
+class Round:
+    """A training round.
+
+    Attributes:
+        number: From 0.
+        n_labels: The round trains on the first this many labels.
+        waiting: Members to be sent, with the attempt they are at.
+        running: Members in training.
+        members: Members that arrived, in order of arrival.
+        lost: Members that failed twice.
+    """
+
+    number: int
+    n_labels: int
+    waiting: list[tuple[int, int]]
+    running: set[int] = field(default_factory=set)
+    members: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Committee:
+    """A complete committee: its round, its members in order of arrival, and how many labels it knows."""
+
+    round: int
+    members: tuple[int, ...]
+    n_labels: int
+
+    @property
+    def key(self) -> str:
+        """Its key as a model that travels."""
+        return committee_key(f"round-{self.round:03d}", self.members)
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """A label the campaign has.
+
+    Attributes:
+        request: Id it is stored under.
+        hash: Hash of its structure.
+        source: initial, imported, audit or active.
+        frame: Frame id; empty for an imported one.
+    """
+
+    request: str
+    hash: str
+    source: str
+    frame: str = ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stretch of dynamics driven by the reference itself.
+
+    Attributes:
+        purpose: `testset`, or `randomset` for the random frames that the campaign is compared with.
+        index: Its number within its purpose.
+        n_frames: Frames it gives.
+        attempt: From 1.
+    """
+
+    purpose: Purpose
+    index: int
+    n_frames: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a past run teaches about the next: its audit's energy error (eV/atom) and its steps."""
+
+    energy_error: float
+    steps: int
+
+
+@dataclass
+class State:
+    """Everything the roles know; each attribute is owned by the role named beside it."""
+
+    config: ActiveLearningConfig
+    capacity: dict[str, int]
+    pool_of: dict[str, str]
+
+    # Scheduling
+    free: dict[str, int]
+    open: dict[str, Request] = field(default_factory=dict)
+    n_open: Counter[str] = field(default_factory=Counter)
+    sampling_slots: int = 1
+    trained_last: bool = False
+
+    # Labels: the Calculator adds, all read
+    labels: list[LabelRecord] = field(default_factory=list)
+    n_own_labels: int = 0
+    known: dict[str, str] = field(default_factory=dict)
+    initial: list[tuple[str, str]] = field(default_factory=list)
+    initial_open: set[str] = field(default_factory=set)
+    audits: list[Audit] = field(default_factory=list)
+    retries: list[Request] = field(default_factory=list)
+    set_aside: dict[str, str] = field(default_factory=dict)
+    n_calculations: int = 0
+    caused: int = 0
+    consecutive_failures: Counter[str] = field(default_factory=Counter)
+    first_failure: dict[str, str] = field(default_factory=dict)
+    n_failed: int = 0
+
+    # Trainer
+    round: int = -1
+    training: Round | None = None
+    n_labels_at_start: int = 0
+    committee: Committee | None = None
+    sampling_model: str | None = None
+    sampling_round: int = -1
+    failed_rounds: int = 0
+    refit: Literal["none", "due", "retry", "running", "done"] = "none"
+    energy_shifts_eV: dict[str, float] = field(default_factory=dict)
+
+    # Sampler
+    trajectories: list[Trajectory] = field(default_factory=list)
+    n_runs: int = 0
+    recent_runs: list[Run] = field(default_factory=list)
+    barren_runs: int = 0
+
+    # Selector
+    pool: dict[str, PoolFrame] = field(default_factory=dict)
+    pool_hashes: set[str] = field(default_factory=set)
+    unscored: dict[str, int] = field(default_factory=dict)
+    scored: dict[str, Score] = field(default_factory=dict)
+    selected: dict[str, Score] = field(default_factory=dict)
+    rescoring: set[str] = field(default_factory=set)
+    taken: list[str] = field(default_factory=list)
+    chosen_round: int = -1
+    scored_since_choice: int = 0
+    n_scores: int = 0
+    n_choices: int = 0
+
+    # Tester
+    start_frames: list[str] = field(default_factory=list)
+    test_files: list[str] = field(default_factory=list)
+    chunks_waiting: list[Chunk] = field(default_factory=list)
+    baseline_files: list[str] = field(default_factory=list)
+    baseline: Round | None = None
+    to_evaluate: list[tuple[str, str, int, int]] = field(default_factory=list)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    verdict: Verdict | None = None
+
+    @classmethod
+    def from_opened(cls, event: Event) -> State:
+        """Return the state of a campaign that was just opened.
+
+        Args:
+            event: The `opened` event; its values hold `config`, `capacity`, `pool_of`, `start_frames`,
+                `initial_frames`, `imported`, `start_model` and `test_files`.
+        """
+        values: Mapping[str, Any] = event.values
+        config = config_from_dict(values["config"])
+        if not isinstance(config, ActiveLearningConfig):
+            msg = f"The campaign is of kind {config.kind}, which this policy does not steer."
+            raise TypeError(msg)
+        capacity = dict(values["capacity"])
+        state = cls(config, capacity, dict(values["pool_of"]), free=dict(capacity))
+        for item in values["imported"]:
+            state.labels.append(LabelRecord(item["request"], item["hash"], "imported"))
+            state.known[item["hash"]] = item["request"]
+        starts = [(frame["id"], frame["hash"]) for frame in values["start_frames"]]
+        for index in range(config.sampling.n_trajectories if starts else 0):
+            frame, hash_ = starts[index % len(starts)]
+            state.trajectories.append(Trajectory(frame, hash_, frame, frame))
+        if not state.labels:
+            state.initial = [(frame["id"], frame["hash"]) for frame in values["initial_frames"]]
+        if values["start_model"]:
+            state.sampling_model = START_MODEL
+            state.refit = "due"
+        state.test_files = list(values["test_files"])
+        state.start_frames = [frame for frame, _ in starts]
+        return state
+
+    @property
+    def seed(self) -> int:
+        """The campaign's seed."""
+        return self.config.seed
+
+    def running(self, kind: str) -> int:
+        """Return how many requests of a kind are open."""
+        return self.n_open[kind]
+
+    @property
+    def budget_taken(self) -> bool:
+        """Whether the labels that are done or on their way use up `stop.max_labels`."""
+        on_their_way = self.running("calculate") + len(self.retries)
+        return self.n_own_labels + on_their_way >= self.config.stop.max_labels
+
+    @property
+    def budget_spent(self) -> bool:
+        """Whether `stop.max_labels` labels were made."""
+        return self.n_own_labels >= self.config.stop.max_labels
+
+    @property
+    def initial_done(self) -> bool:
+        """Whether every initial structure has its label or failed."""
+        return not self.initial and not self.initial_open

@@ -1,0 +1,200 @@
+"""Tester: the test set that is never trained on, the errors on it, and the comparison with random frames.
+
+It has no agents of its own: its reference dynamics run through the Calculator's, its evaluations through
+the Selector's and its trainings through the Trainer's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fff.base.draws import seed_for
+from fff.steering.active_learning.state import START_MODEL, Chunk, Round, committee_key
+from fff.steering.records import Request
+
+if TYPE_CHECKING:
+    from fff.data.events import Event
+    from fff.steering.active_learning.state import Committee, Purpose, State
+
+__all__ = ["Tester"]
+
+FRAMES_PER_CHUNK = 10
+"""Frames from one stretch of reference dynamics: short enough to run side by side."""
+
+MAX_ATTEMPTS = 2
+
+
+class Tester:
+    """Owns the test set and the errors.
+
+    Args:
+        state: The shared state.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def start(self) -> None:
+        """Plan the dynamics that make the test set and the random frames, once."""
+        state = self.state
+        test = state.config.test
+        if not state.test_files:
+            self._plan("testset", test.n_frames or 0)
+        if test.random_baseline:
+            self._plan("randomset", len(state.labels) + state.config.stop.max_labels)
+
+    def new_committee(self, committee: Committee) -> None:
+        """Have the error of a new committee measured."""
+        if self._has_test_set():
+            self.state.to_evaluate.append(
+                (f"round-{committee.round:03d}", committee.key, committee.n_labels, 1)
+            )
+
+    def wants_reference(self) -> bool:
+        """Whether reference dynamics could run now."""
+        return bool(self.state.chunks_waiting)
+
+    def take_reference(self) -> Request:
+        """Return the next stretch of reference dynamics."""
+        state = self.state
+        chunk = state.chunks_waiting.pop(0)
+        temperatures = state.config.test.temperatures_K
+        n_temperatures = len(temperatures)
+        return Request(
+            id=f"{chunk.purpose}-{chunk.index:04d}",
+            kind="reference-dynamics",
+            agent="Calculator",
+            pool=state.pool_of["reference-dynamics"],
+            args={
+                "purpose": chunk.purpose,
+                "index": chunk.index,
+                "frame": state.start_frames[(chunk.index // n_temperatures) % len(state.start_frames)],
+                "temperature_K": temperatures[chunk.index % n_temperatures],
+                "n_frames": chunk.n_frames,
+                "seed": seed_for(state.seed, chunk.purpose, chunk.index, chunk.attempt),
+            },
+            attempt=chunk.attempt,
+        )
+
+    def receive_reference(self, event: Event, request: Request) -> None:
+        """Take in the file of a stretch; one that fails twice is done without."""
+        state, args = self.state, request.args
+        if event.outcome == "done":
+            files = state.test_files if args["purpose"] == "testset" else state.baseline_files
+            files.append(event.values["file"])
+        elif request.attempt < MAX_ATTEMPTS:
+            state.chunks_waiting.append(
+                Chunk(args["purpose"], args["index"], args["n_frames"], request.attempt + 1)
+            )
+        else:
+            state.first_failure.setdefault("reference-dynamics", event.values.get("message", "unknown"))
+        if not self._test_set_ready() and not self._makes("testset"):
+            # Every stretch failed: there is nothing to measure on, and the summary says why.
+            state.to_evaluate.clear()
+
+    def wants_evaluation(self) -> bool:
+        """Whether the error of a committee could be measured now."""
+        return self._test_set_ready() and bool(self.state.to_evaluate)
+
+    def take_evaluation(self) -> Request:
+        """Return the next evaluation on the test set."""
+        state = self.state
+        name, key, n_labels, attempt = state.to_evaluate.pop(0)
+        return Request(
+            id=f"evaluate-{name}",
+            kind="evaluate",
+            agent="Selector",
+            pool=state.pool_of["evaluate"],
+            args={"name": name, "n_labels": n_labels, "files": sorted(state.test_files)},
+            models=(key,),
+            attempt=attempt,
+        )
+
+    def receive_evaluation(self, event: Event, request: Request) -> None:
+        """Take in the errors of a committee; a failure is tried once more, then noted."""
+        args = request.args
+        if event.outcome == "done":
+            self.state.errors[args["name"]] = {"n_labels": args["n_labels"], **event.values}
+        elif request.attempt < MAX_ATTEMPTS:
+            self.state.to_evaluate.append(
+                (args["name"], request.models[0], args["n_labels"], request.attempt + 1)
+            )
+        else:
+            self.state.first_failure.setdefault("evaluate", event.values.get("message", "unknown"))
+
+    def wants_training(self) -> bool:
+        """Whether a member of the comparison committee could be trained now: after the last committee."""
+        baseline = self.state.baseline
+        return self._baseline_is_due() if baseline is None else bool(baseline.waiting)
+
+    def take_training(self) -> Request:
+        """Return the training of the next member on random frames, as the campaign's own members train."""
+        state = self.state
+        if state.baseline is None:
+            members = [(member, 1) for member in range(state.config.committee.size)]
+            state.baseline = Round(-1, len(state.labels), members)
+        baseline = state.baseline
+        member, attempt = baseline.waiting.pop(0)
+        baseline.running.add(member)
+        return Request(
+            id=f"train-baseline-m{member}",
+            kind="train-baseline",
+            agent="Trainer",
+            pool=state.pool_of["train"],
+            args={
+                "directory": f"baseline/member-{member}",
+                "member": member,
+                "n_labels": baseline.n_labels,
+                "seed": seed_for(state.seed, "train-baseline", member, attempt),
+            },
+            models=(f"baseline:{baseline.n_labels}", *((START_MODEL,) if state.config.model.start else ())),
+            attempt=attempt,
+        )
+
+    def receive_training(self, event: Event, request: Request) -> None:
+        """Take in a member of the comparison committee; with all in, have its error measured."""
+        baseline = self.state.baseline
+        if baseline is None:
+            return
+        member = request.args["member"]
+        baseline.running.discard(member)
+        if event.outcome == "done":
+            baseline.members.append(member)
+        elif request.attempt < MAX_ATTEMPTS:
+            baseline.waiting.append((member, request.attempt + 1))
+        else:
+            baseline.lost.append(member)
+            self.state.first_failure.setdefault("train-baseline", event.values.get("message", "unknown"))
+        if not baseline.waiting and not baseline.running and baseline.members:
+            key = committee_key("baseline", baseline.members)
+            self.state.to_evaluate.append(("baseline", key, baseline.n_labels, 1))
+
+    def _plan(self, purpose: Purpose, n_frames: int) -> None:
+        for index, first in enumerate(range(0, n_frames, FRAMES_PER_CHUNK)):
+            self.state.chunks_waiting.append(Chunk(purpose, index, min(FRAMES_PER_CHUNK, n_frames - first)))
+
+    def _makes(self, purpose: Purpose) -> bool:
+        waiting = any(chunk.purpose == purpose for chunk in self.state.chunks_waiting)
+        return waiting or any(
+            request.args["purpose"] == purpose
+            for request in self.state.open.values()
+            if request.kind == "reference-dynamics"
+        )
+
+    def _has_test_set(self) -> bool:
+        return bool(self.state.test_files) or self._makes("testset")
+
+    def _test_set_ready(self) -> bool:
+        return bool(self.state.test_files) and not self._makes("testset")
+
+    def _baseline_is_due(self) -> bool:
+        state = self.state
+        return (
+            state.config.test.random_baseline
+            and bool(state.baseline_files)
+            and not self._makes("randomset")
+            and state.budget_spent
+            and state.training is None
+            and state.committee is not None
+            and state.committee.n_labels == len(state.labels)
+        )

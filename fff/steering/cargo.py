@@ -1,0 +1,261 @@
+"""What travels with requests and comes back with results: frames, models, labels, training sets."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fff.base.files import write_json
+from fff.base.ids import sha256_bytes
+from fff.compute.tasks import Call
+from fff.data.packing import labels_from_bytes, labels_to_bytes
+from fff.models import fit_reference_energies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from proxystore.proxy import Proxy
+
+    from fff.compute.parcels import Parcel
+    from fff.compute.stores import ModelShelf
+    from fff.config import ActiveLearningConfig
+    from fff.data.labels import LabelStore
+    from fff.data.records import Label
+    from fff.data.run_directory import RunDirectory
+    from fff.steering.records import Request
+
+__all__ = ["Cargo"]
+
+LARGEST_ARGS = 2_000
+"""Bytes of JSON that a message carries itself; larger arguments travel as a parcel."""
+
+SETTINGS = {
+    "train": ("model", "training"),
+    "train-baseline": ("model", "training"),
+    "dynamics": ("sampling",),
+    "choose": ("selection",),
+    "calculate": ("reference", "audit"),
+    "reference-dynamics": ("reference", "test"),
+}
+"""Sections of the config that a kind of task is told."""
+
+
+class Cargo:
+    """Loads and unloads requests. Nothing here is done under the Thinker's lock; any thread may call.
+
+    Args:
+        run: The run directory.
+        config: The config.
+        shelf: Holds what travels as proxies.
+        labels: The labels; this process is their only writer.
+        training_set: Returns the ids of the first n labels.
+        baseline_files: Returns the files with the random frames of the comparison.
+        method: Name of the reference method, as rows of the database carry it.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: ActiveLearningConfig,
+        shelf: ModelShelf,
+        labels: LabelStore,
+        training_set: Callable[[int], Sequence[str]],
+        baseline_files: Callable[[], Sequence[str]],
+        method: str,
+    ) -> None:
+        self.run = run
+        self._config = config.model_dump(mode="json")
+        self._shelf = shelf
+        self._labels = labels
+        self._training_set = training_set
+        self._baseline_files = baseline_files
+        self._live: set[str] = set()
+        self._live_seq = -1
+        self._live_lock = threading.Lock()
+        self._hashes: dict[str, str] = {}
+        self._method = method
+
+    def load(self, request: Request) -> tuple[Call, list[Proxy[Parcel]]]:
+        """Return what the task is told, and proxies of all that it names."""
+        keys = list(request.models)
+        args: Mapping[str, Any] = request.args
+        text = json.dumps(args).encode()
+        args_key = f"args:{request.id}"
+        if len(text) > LARGEST_ARGS:
+            args = {}
+            keys.append(args_key)
+        proxies = []
+        for key in keys:
+            self._shelf.place(key, self._maker(key, text))
+            proxies.append(self._shelf.acquire(key))
+            if key not in self._live:
+                # Named by this request alone: it goes when the request has ended.
+                self._shelf.retire(key)
+        call = Call(
+            request=request.id,
+            run_dir=str(self.run.path),
+            args=args,
+            settings=self._settings(request.kind),
+            models=tuple(keys),
+        )
+        return call, proxies
+
+    def unload(self, request: Request, values: Mapping[str, Any], outcome: str) -> None:
+        """Bring the data of a result to rest, before its event is written; release what travelled."""
+        if outcome == "done":
+            if request.kind == "calculate":
+                self._keep_label(request, values)
+            elif request.kind == "train":
+                self._hashes[request.args["directory"]] = f"sha256:{values['sha256']}"
+
+    def release(self, call: Call) -> None:
+        """Note that a request has ended: what it named may go unless others need it."""
+        for key in call.models:
+            self._shelf.release(key)
+
+    def read_values(self, envelope: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of an envelope, from the file that holds them when they were many.
+
+        Raises:
+            ValueError: If that file is not what the worker wrote.
+        """
+        values = dict(envelope["values"])
+        if "values_file" not in values:
+            return values
+        path = self.run.path / values["values_file"]
+        data = path.read_bytes()
+        if sha256_bytes(data) != values["sha256"]:
+            msg = f"The file {path} was changed after the worker wrote it."
+            raise ValueError(msg)
+        path.unlink()
+        return dict(json.loads(data))
+
+    def set_live(self, live: set[str], seq: int) -> None:
+        """Let go what later requests cannot name any more, and name the present committee on disk.
+
+        Args:
+            live: Keys that later requests may name.
+            seq: Sequence number of the event after which this is so; news older than the last is no news.
+        """
+        with self._live_lock:
+            if seq <= self._live_seq:
+                return
+            self._live_seq = seq
+            gone, new = self._live - live, live - self._live
+            self._live = set(live)
+        for key in gone:
+            self._shelf.retire(key)
+        for key in new:
+            self._shelf.place(key, self._maker(key, b""))
+            if key.startswith("committee:"):
+                write_json(self.run.committee, {"schema_version": 1, "members": member_folders(key)})
+
+    def close(self) -> None:
+        """Close the database and empty the store."""
+        self._labels.close()
+        self._shelf.close()
+
+    def _settings(self, kind: str) -> dict[str, Any]:
+        settings = {section: self._config[section] for section in SETTINGS.get(kind, ())}
+        if kind in {"dynamics", "score"}:
+            settings["deviation"] = self._config["selection"]["deviation"]
+        return settings
+
+    def _maker(self, key: str, args: bytes) -> Callable[[], Parcel]:
+        kind, _, rest = key.partition(":")
+        if kind == "args":
+            return lambda: {"args.json": args}
+        if kind == "labels":
+            return lambda: self._training_parcel(self._read_labels(int(rest)))
+        if kind == "baseline":
+            return lambda: self._training_parcel(self._read_baseline(int(rest)))
+        return lambda: read_models(self.run.models, member_folders(key))
+
+    def _read_labels(self, n: int) -> list[Label]:
+        return self._labels.read(self._training_set(n))
+
+    def _read_baseline(self, n: int) -> list[Label]:
+        labels: list[Label] = []
+        for file in sorted(self._baseline_files()):
+            labels += labels_from_bytes((self.run.path / file).read_bytes())
+        return labels[:n]
+
+    def _training_parcel(self, labels: Sequence[Label]) -> Parcel:
+        # Fitted once per round: the same for all members.
+        energies = {str(z): energy for z, energy in fit_reference_energies(labels).items()}
+        return {
+            "labels.npz": labels_to_bytes(labels),
+            "reference_energies.json": json.dumps(energies).encode(),
+        }
+
+    def _keep_label(self, request: Request, values: Mapping[str, Any]) -> None:
+        path = self.run.path / values["file"]
+        (label,) = labels_from_bytes(path.read_bytes())
+        args = request.args
+        driver = args.get("model", "")
+        self._labels.add(
+            request.id,
+            label,
+            source=args["source"],
+            method=self._method,
+            segment=args["segment"],
+            wall_s=values["wall_s"],
+            trajectory=f"t{args['trajectory']:03d}" if "trajectory" in args else None,
+            round=args["round"] if args["round"] >= 0 else None,
+            model=self._hashes.get(_directory(driver)) or driver or None,
+            deviation=args.get("deviation"),
+            **self._prediction(args),
+        )
+        path.unlink()
+
+    def _prediction(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was predicted before the label was known: by the committee, or by the driving model."""
+        if args.get("score"):
+            file, row = args["score"]
+            with np.load(self.run.scores / f"{file}.npz", allow_pickle=False) as score:
+                ends = np.cumsum(score["n_atoms"])
+                return {
+                    "predicted_energy_eV": score["energy_eV"][:, row],
+                    "predicted_forces": score["forces_eV_per_A"][
+                        ends[row] - score["n_atoms"][row] : ends[row]
+                    ],
+                    "features": score["features"][row],
+                }
+        if args["source"] == "audit":
+            frame = self.run.frames.read(args["frame"])
+            return {"predicted_energy_eV": frame.energy_eV, "predicted_forces": frame.forces_eV_per_A}
+        return {}
+
+
+def member_folders(key: str) -> list[str]:
+    """Return the folders under `models/` that a key names.
+
+    Example:
+        >>> member_folders("committee:round-003:0-2")
+        ['round-003/member-0', 'round-003/member-2']
+        >>> member_folders("start")
+        ['start']
+    """
+    if key == "start":
+        return ["start"]
+    _, folder, members = key.split(":")
+    return [f"{folder}/member-{member}" for member in members.split("-")]
+
+
+def read_models(models: Path, folders: Sequence[str]) -> Parcel:
+    """Return the files of several members; the folder of a given model is read with all its members."""
+    parcel: Parcel = {}
+    for folder in folders:
+        found = sorted((models / folder).rglob("model.json"))
+        for description in found:
+            for file in (description, description.with_name("weights.safetensors")):
+                parcel[str(file.relative_to(models))] = file.read_bytes()
+    return parcel
+
+
+def _directory(key: str) -> str:
+    return member_folders(key)[0] if key.startswith("member:") else ""

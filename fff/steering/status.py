@@ -1,0 +1,89 @@
+"""Where a campaign stands: `status.json` for programs, a line a minute for people."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from fff.base.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fff.data.run_directory import RunDirectory
+
+__all__ = ["StatusWriter", "describe"]
+
+WRITE_EVERY_S = 2.0
+SAY_EVERY_S = 60.0
+
+
+class StatusWriter:
+    """Keeps `status.json` current and says a line a minute.
+
+    Args:
+        run: The run directory.
+        say: Prints a line for people.
+    """
+
+    def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
+        self.run = run
+        self._say = say
+        self.started = time.time()
+        self._written = -WRITE_EVERY_S
+        self._said = time.monotonic()
+
+    def update(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        """Write and say what is due; `snapshot` is asked only then."""
+        now = time.monotonic()
+        if now - self._written < WRITE_EVERY_S:
+            return
+        current = snapshot()
+        self.write(current, state="running", reason="", resumable=False)
+        self._written = now
+        if now - self._said >= SAY_EVERY_S:
+            self._said = now
+            self._say(describe(current))
+
+    def write(self, snapshot: Mapping[str, Any], *, state: str, reason: str, resumable: bool) -> None:
+        """Replace `status.json`."""
+        now = time.time()
+        status = {
+            "schema_version": 1,
+            "state": state,
+            "reason": reason,
+            "resumable": resumable,
+            **snapshot,
+            "workers": snapshot["usage"]["busy_fraction"],
+            "started": self.started,
+            "updated": now,
+            "eta_s": self._eta(snapshot["labels"], now) if state == "running" else None,
+        }
+        # Rewritten every two seconds: a power cut may cost the last of them.
+        write_json(self.run.status, status, sync=state != "running")
+
+    def _eta(self, labels: Mapping[str, int], now: float) -> float | None:
+        if not labels["done"]:
+            return None
+        per_label = (now - self.started) / labels["done"]
+        return round(per_label * (labels["target"] - labels["done"]), 1)
+
+
+def describe(snapshot: Mapping[str, Any]) -> str:
+    """Return a snapshot as one line."""
+    labels, waiting, trajectories = (snapshot[key] for key in ("labels", "waiting", "trajectories"))
+    minutes = snapshot["usage"]["elapsed_s"] / 60
+    running = ", ".join(f"{count} {kind}" for kind, count in snapshot["running"].items()) or "nothing"
+    parts = [
+        f"{minutes:5.1f} min",
+        f"labels {labels['done']}/{labels['target']}"
+        + (f" ({labels['failed']} failed)" if labels["failed"] else ""),
+        f"round {'-' if snapshot['round'] is None else snapshot['round']}",
+        f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
+        f"audits passed in a row: {trajectories['most_audits_passed']}",
+        f"running: {running}",
+    ]
+    errors = [error for name, error in snapshot["errors"].items() if name.startswith("round-")]
+    if errors:
+        parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f} meV/Å")
+    return " | ".join(parts)

@@ -1,0 +1,299 @@
+"""The Thinker carries out what a policy decides: four agents, each a submitter and a receiver.
+
+It holds the only lock, and takes it for decisions alone: files, proxies and messages are handled outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, get_args
+
+from colmena.exceptions import TimeoutException
+from colmena.thinker import BaseThinker, agent
+
+from fff.data.events import Event
+from fff.steering.outbox import Outbox
+from fff.steering.records import Agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from colmena.models import Result
+    from colmena.queue import ColmenaQueues
+
+    from fff.compute.tasks import Call
+    from fff.data.events import EventLog
+    from fff.steering.cargo import Cargo
+    from fff.steering.records import Policy, Request
+
+__all__ = ["CampaignThinker", "Usage"]
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+"""Longest time in seconds before an agent looks whether the campaign is over."""
+
+LARGEST_BACK_OFF_S = 60.0
+
+
+class Usage:
+    """Adds up how long slots were busy, free, and held back. Not for threads: the Thinker's lock guards it.
+
+    Args:
+        capacity: Slots per pool.
+    """
+
+    def __init__(self, capacity: Mapping[str, int]) -> None:
+        self.capacity = dict(capacity)
+        self.busy_s: Counter[str] = Counter()
+        self.by_kind_s: Counter[str] = Counter()
+        self.tasks: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.held_back_s = 0.0
+        self.started = self._last = time.monotonic()
+
+    def advance(self, policy: Policy) -> None:
+        """Account for the time since the last call, before the policy changes."""
+        now = time.monotonic()
+        elapsed, self._last = now - self._last, now
+        busy = Counter(request.pool for request in policy.open_requests.values())
+        for pool, count in busy.items():
+            self.busy_s[pool] += count * elapsed
+        if policy.held_back:
+            self.held_back_s += elapsed * sum(max(0, n - busy[pool]) for pool, n in self.capacity.items())
+
+    def add_task(self, event: Event) -> None:
+        """Count a task that ended."""
+        self.tasks[event.kind] += 1
+        if event.outcome == "failed":
+            self.failed[event.kind] += 1
+        if {"started", "ended"} <= set(event.times):
+            self.by_kind_s[event.kind] += event.times["ended"] - event.times["started"]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def busy_fraction(self) -> dict[str, float]:
+        """Return the part of its slots' time that each pool had something to do."""
+        elapsed = max(self.elapsed_s, 1e-9)
+        return {pool: round(self.busy_s[pool] / (n * elapsed), 3) for pool, n in self.capacity.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Return where the time went, JSON-able."""
+        kinds = {
+            kind: {
+                "tasks": self.tasks[kind],
+                "failed": self.failed[kind],
+                "worker_s": round(self.by_kind_s[kind], 3),
+            }
+            for kind in sorted(self.tasks)
+        }
+        return {
+            "elapsed_s": round(self.elapsed_s, 1),
+            "busy_fraction": self.busy_fraction(),
+            "held_back_slot_s": round(self.held_back_s, 1),
+            "by_kind": kinds,
+        }
+
+
+class CampaignThinker(BaseThinker):
+    """Runs a policy on a task server.
+
+    Args:
+        queues: Colmena queues with one topic per agent.
+        policy: Decides.
+        log: Where events go before the policy sees them; its next sequence number is `first_seq`.
+        first_seq: Sequence number of the next event.
+        cargo: Loads requests and unloads results.
+        capacity: Slots per pool.
+        watch: Called about twice a second with this thinker; may call `stop`.
+    """
+
+    def __init__(
+        self,
+        queues: ColmenaQueues,
+        policy: Policy,
+        log: EventLog,
+        first_seq: int,
+        cargo: Cargo,
+        capacity: Mapping[str, int],
+        watch: Callable[[CampaignThinker], None],
+    ) -> None:
+        super().__init__(queues)
+        self.policy = policy
+        self.usage = Usage(capacity)
+        self.stop_reason: str | None = None
+        self.error: BaseException | None = None
+        self._log = log
+        self._seq = first_seq
+        self._cargo = cargo
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._outboxes = {name: Outbox() for name in get_args(Agent)}
+        self._in_flight: dict[str, tuple[Request, Call, float]] = {}
+
+    def begin(self, requests: Sequence[Request]) -> None:
+        """Hand the first requests to the submitters; call it before `run`."""
+        with self._lock:
+            live = self._dispatch(requests)
+        self._cargo.set_live(live, self._seq - 1)
+
+    def stop(self, reason: str) -> None:
+        """Send nothing more and come back from `run` soon; safe from a signal handler."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        self.done.set()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the numbers that people watch."""
+        with self._lock:
+            self.usage.advance(self.policy)
+            return {**self.policy.snapshot(), "usage": self.usage.summary()}
+
+    # The four agents. Each body is one line so that a reader of Colmena code finds the pairs.
+
+    @agent
+    def submit_trainings(self) -> None:
+        """Trainer, submitter."""
+        self._submit("Trainer")
+
+    @agent
+    def receive_models(self) -> None:
+        """Trainer, receiver."""
+        self._receive("Trainer")
+
+    @agent
+    def submit_dynamics(self) -> None:
+        """Sampler, submitter."""
+        self._submit("Sampler")
+
+    @agent
+    def receive_frames(self) -> None:
+        """Sampler, receiver."""
+        self._receive("Sampler")
+
+    @agent
+    def submit_inference(self) -> None:
+        """Selector, submitter."""
+        self._submit("Selector")
+
+    @agent
+    def receive_scores(self) -> None:
+        """Selector, receiver."""
+        self._receive("Selector")
+
+    @agent
+    def submit_calculations(self) -> None:
+        """Calculator, submitter."""
+        self._submit("Calculator")
+
+    @agent
+    def receive_labels(self) -> None:
+        """Calculator, receiver."""
+        self._receive("Calculator")
+
+    @agent
+    def watch(self) -> None:
+        """Look after the campaign as a whole: status, stop requests, the task server's health."""
+
+        def look() -> None:
+            self._watch(self)
+            self.done.wait(WAIT_S)
+
+        self._until_done(look)
+
+    def _submit(self, name: Agent) -> None:
+        def submit_next() -> None:
+            request = self._outboxes[name].get(WAIT_S)
+            if request is not None and not self.done.is_set():
+                self._send(request)
+
+        self._until_done(submit_next)
+
+    def _receive(self, name: Agent) -> None:
+        def receive_next() -> None:
+            try:
+                result = self.queues.get_result(topic=name, timeout=WAIT_S)
+            except TimeoutException:
+                return
+            self._take_in(result)
+
+        self._until_done(receive_next)
+
+    def _until_done(self, body: Callable[[], None]) -> None:
+        """Repeat `body`; an error in any agent ends the campaign, since Colmena would only log it."""
+        try:
+            while not self.done.is_set():
+                body()
+        except BaseException as error:
+            self.error = self.error or error
+            logger.exception("An agent failed.")
+        finally:
+            self.done.set()
+
+    def _send(self, request: Request) -> None:
+        call, proxies = self._cargo.load(request)
+        self._in_flight[request.id] = (request, call, time.time())
+        self.queues.send_inputs(
+            call,
+            *proxies,
+            method=request.kind,
+            topic=request.agent,
+            task_info={"request": request.id},
+        )
+
+    def _take_in(self, result: Result) -> None:
+        request, call, queued = self._in_flight.pop(result.task_info["request"])
+        envelope = result.value if result.success else _lost(result)
+        values = self._cargo.read_values(envelope)
+        self._cargo.unload(request, values, envelope["outcome"])
+        self._cargo.release(call)
+        times = {"queued": queued}
+        times |= {key: envelope[key] for key in ("started", "ended") if key in envelope}
+        with self._lock:
+            event = Event(
+                seq=self._seq,
+                kind=request.kind,
+                request=request.id,
+                attempt=request.attempt,
+                outcome=envelope["outcome"],
+                values=values,
+                times=times,
+                worker=envelope.get("worker", ""),
+                device=envelope.get("device", ""),
+            )
+            live = self._decide(event)
+        self._cargo.set_live(live, event.seq)
+        if self.policy.verdict is not None:
+            self.done.set()
+
+    def _decide(self, event: Event) -> set[str]:
+        """Log first, then decide; the lock is held."""
+        self.usage.advance(self.policy)
+        self.usage.add_task(event)
+        self._log.append(event)
+        self._seq += 1
+        if event.outcome == "failed":
+            logger.warning("%s failed: %s", event.request, event.values.get("message"))
+        return self._dispatch(self.policy.handle(event))
+
+    def _dispatch(self, requests: Sequence[Request]) -> set[str]:
+        for request in requests:
+            delay = min(2.0 ** (request.attempt - 1), LARGEST_BACK_OFF_S) if request.attempt > 1 else 0.0
+            self._outboxes[request.agent].put(request, delay_s=delay)
+        return self.policy.live_models
+
+
+def _lost(result: Result) -> dict[str, Any]:
+    """Return the envelope of a task that gave none: its worker died or could not be reached."""
+    info = result.failure_info
+    message = "The task ended without a result." if info is None else info.exception
+    return {
+        "outcome": "failed",
+        "values": {"failure_class": "retry", "error": "LostTask", "message": message[:600]},
+    }
