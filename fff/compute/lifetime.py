@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["OWNER_VARIABLE", "adopt_orphans", "die_with_parent", "follow", "guard", "is_supported", "wrap"]
+__all__ = [
+    "OWNER_VARIABLE",
+    "adopt_orphans",
+    "die_with_parent",
+    "follow",
+    "guard",
+    "is_supported",
+    "kill_descendants",
+    "wrap",
+]
 
 OWNER_VARIABLE = "FFF_TASK_SERVER"
 """Environment variable with the process id that `follow` and `guard` live and die with."""
@@ -126,7 +135,21 @@ def guard(owner: int, command: Sequence[str]) -> int:
         return _watch(owner_fd, child)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _kill_descendants()
+        kill_descendants()
+
+
+def kill_descendants() -> None:
+    """Kill every descendant, whatever session it is in; this process must have called `adopt_orphans`."""
+    # Killing the direct children makes their children ours, until none is left: no race can hide one.
+    while True:
+        children = _children(os.getpid())
+        if not children:
+            return
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _reap()
+        time.sleep(0.005)
 
 
 def _watch(owner_fd: int, child: int) -> int:
@@ -151,19 +174,6 @@ def _reap() -> list[tuple[int, int]]:
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             ended.append(found)
     return ended
-
-
-def _kill_descendants() -> None:
-    # Killing the direct children makes their children ours, until none is left: no race can hide one.
-    while True:
-        children = _children(os.getpid())
-        if not children:
-            return
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        _reap()
-        time.sleep(0.005)
 
 
 def _children(parent: int) -> list[int]:

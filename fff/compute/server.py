@@ -27,7 +27,13 @@ from colmena.task_server.parsl import ParslTaskServer
 from parsl.executors import HighThroughputExecutor
 
 from fff.base.errors import CampaignError
-from fff.compute.lifetime import OWNER_VARIABLE, adopt_orphans, die_with_parent
+from fff.compute.lifetime import (
+    OWNER_VARIABLE,
+    adopt_orphans,
+    die_with_parent,
+    is_supported,
+    kill_descendants,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +96,9 @@ class TaskServer(ParslTaskServer):
             raise
         finally:
             self.queues.close(_LINGER_S)
+            if is_supported():
+                # Parsl terminates its pools and does not look back; a pool may have lost its guard.
+                kill_descendants()
 
     def listen_and_launch(self) -> None:
         """Hand requests to Parsl, and look after the pools in between.

@@ -91,9 +91,7 @@ class ModelShelf:
             ValueError: If the shelf is closed.
         """
         with self._lock:
-            if self._closed:
-                msg = f"The shelf is closed; {key!r} cannot be placed."
-                raise ValueError(msg)
+            self._check_open(key)
             self._items.setdefault(key, _Item(make)).retired = False
 
     def acquire(self, key: str) -> Proxy[Parcel]:
@@ -104,8 +102,10 @@ class ModelShelf:
 
         Raises:
             KeyError: If the key was never placed, or has been retired and is gone.
+            ValueError: If the shelf is closed.
         """
         with self._lock:
+            self._check_open(key)
             item = self._items[key]
             item.in_flight += 1
         try:
@@ -152,12 +152,15 @@ class ModelShelf:
         return len(list(Path(self.store.connector.store_dir).glob("*.ready")))
 
     def close(self) -> None:
-        """Remove all objects and the folder, and close the store; may be called twice."""
+        """Remove all objects and the folder, and close the store; may be called twice.
+
+        Requests may still be released. Stop the task server first: a worker that opens the store later would
+        make the folder again.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._items.clear()
         self.store.close(clear=True)
 
     def __enter__(self) -> ModelShelf:
@@ -166,6 +169,11 @@ class ModelShelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_open(self, key: str) -> None:
+        if self._closed:
+            msg = f"The shelf is closed; {key!r} came too late."
+            raise ValueError(msg)
+
     def _take_if_unwanted(self, key: str) -> _Item | None:
         item = self._items.get(key)
         if item is None or item.in_flight or not item.retired:
@@ -173,5 +181,5 @@ class ModelShelf:
         return self._items.pop(key)
 
     def _evict(self, item: _Item | None) -> None:
-        if item is not None and item.stored is not None:
+        if item is not None and item.stored is not None and not self._closed:
             self.store.evict(item.stored)
