@@ -106,7 +106,7 @@ class VariancePruning:
         L -> L - floor(prune_fraction * L) - 1    while L > 5,
 
     which caps a batch, whatever `n` is: `cap` counts it exactly, and for the fraction f it is about
-    ln((1 + 2 f L) / (1 + 10 f)) / -ln(1 - f) choices. A pool of 1000 at 5 % gives at most 82.
+    ln((1 + 2 f L) / (1 + 10 f)) / -ln(1 - f) choices if f L is not small; for 1000 frames at 5 % it is 82.
 
     The original compared the members' energy predictions; here similar is near in standardised features.
 
