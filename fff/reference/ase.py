@@ -7,6 +7,7 @@ import shlex
 import shutil
 import tempfile
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ase.calculators.calculator import (
@@ -16,7 +17,7 @@ from ase.calculators.calculator import (
     external_calculators,
     get_calculator_class,
 )
-from ase.calculators.names import names
+from ase.calculators.names import builtin, names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
 from fff.reference.protocol import ReferenceCalculator, bare_structure, make_label
@@ -43,7 +44,7 @@ class AseMethod:
     def __init__(self, section: AseReference) -> None:
         self._section = section
         self._calculator: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -108,10 +109,12 @@ class AseMethod:
         if self._calculator is not None:
             return
         calculator = self._new_calculator()
-        if "directory" not in self._section.parameters and hasattr(calculator, "directory"):
+        writes_files = self.name not in builtin and hasattr(calculator, "directory")
+        if writes_files and "directory" not in self._section.parameters:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix=f"fff-{self.name}-")
-            calculator.directory = self._folder.name
+                self._folder = tempfile.mkdtemp(prefix=f"fff-{self.name}-")
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            calculator.directory = self._folder
         self._calculator = calculator
 
     def _new_calculator(self) -> Any:

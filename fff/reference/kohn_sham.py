@@ -7,6 +7,7 @@ hold less than 1e-7 electrons leave the grid.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,9 @@ def check_section(section: PyscfReference, elements: Sequence[str]) -> None:
             raise _misfit(section, "functional", reason, hint) from error
     for element in elements:
         try:
-            gto.basis.load(section.basis, element)
+            # What is missing is reported below; PySCF would print an advertisement first.
+            with warnings.catch_warnings(action="ignore"):
+                gto.basis.load(section.basis, element)
         except (gto.basis.BasisNotFoundError, KeyError, OSError) as error:
             reason, hint = f"which has nothing for {element}", "Examples: def2-SVP, def2-TZVP, cc-pVDZ."
             raise _misfit(section, "basis", reason, hint) from error
@@ -89,7 +92,10 @@ def solve(
     """
     try:
         molecule = _molecule(section, atoms)
-        field = _mean_field(section, molecule)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise _failure(atoms, error) from error
+    field = _mean_field(section, molecule)
+    try:
         energy = field.kernel(dm0=_guessed_density(guess, atoms, molecule))
         if not field.converged:
             msg = (
@@ -101,10 +107,27 @@ def solve(
     except (RuntimeError, ValueError, KeyError, ArithmeticError, AssertionError) as error:
         if isinstance(error, ReferenceFailure):
             raise
-        msg = f"PySCF failed for {atoms.get_chemical_formula()}: {type(error).__name__}: {error}."
-        raise ReferenceFailure(msg) from error
+        raise _failure(atoms, error) from error
+    finally:
+        _close_files(field)
     forces = -np.asarray(gradient) * HARTREE_PER_BOHR_eV_PER_A
     return float(energy) * HARTREE_eV, forces, _orbitals(field, atoms)
+
+
+def _failure(atoms: Atoms, error: Exception) -> ReferenceFailure:
+    msg = f"PySCF failed for {atoms.get_chemical_formula()}: {type(error).__name__}: {error}."
+    return ReferenceFailure(msg)
+
+
+def _close_files(field: Any) -> None:
+    """Close PySCF's scratch files; it leaves that to the garbage collector, which comes late for cycles."""
+    files = [getattr(field, "_chkfile", None)]
+    if getattr(field, "with_df", None):
+        fits = [field.with_df, *field.with_df._rsh_df.values()]
+        files.extend(fit._cderi_to_save for fit in fits)
+    for file in files:
+        if hasattr(file, "close"):
+            file.close()
 
 
 def _is_hartree_fock(section: PyscfReference) -> bool:
@@ -132,7 +155,8 @@ def _core_potentials(basis: str, elements: set[str]) -> dict[str, str]:
         if atomic_number(element) <= 18:
             continue
         try:
-            gto.basis.load_ecp(basis, element)
+            with warnings.catch_warnings(action="ignore"):
+                gto.basis.load_ecp(basis, element)
         except (gto.basis.BasisNotFoundError, KeyError, OSError):
             continue
         potentials[element] = basis
