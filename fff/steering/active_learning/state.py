@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fff.steering.records import Request, Verdict
 
 __all__ = [
+    "FEWEST_LABELS",
     "START_MODEL",
     "Audit",
     "Chunk",
@@ -33,6 +34,9 @@ Purpose = Literal["testset", "randomset"]
 
 START_MODEL = "start"
 """Key of the model that the config gives."""
+
+FEWEST_LABELS = 2
+"""Labels that a round needs: one to train on and one to hold out."""
 
 
 def committee_key(folder: str, members: Iterable[int]) -> str:
@@ -286,7 +290,7 @@ class State:
         for index in range(config.sampling.n_trajectories if starts else 0):
             frame, hash_ = starts[index % len(starts)]
             state.trajectories.append(Trajectory(frame, hash_, frame, frame))
-        if not state.labels:
+        if len(state.labels) < FEWEST_LABELS:
             state.initial = [(frame["id"], frame["hash"]) for frame in values["initial_frames"]]
         if values["start_model"]:
             state.sampling_model = START_MODEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fff.base.draws import seed_for
-from fff.steering.active_learning.state import START_MODEL, Committee, Round
+from fff.steering.active_learning.state import FEWEST_LABELS, START_MODEL, Committee, Round
 from fff.steering.records import Request, Verdict
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Trainer:
 
     def _is_due(self) -> bool:
         state = self.state
-        if len(state.labels) < 2 or not state.initial_done:
+        if len(state.labels) < FEWEST_LABELS or not state.initial_done:
             return False
         if state.round < 0:
             return True

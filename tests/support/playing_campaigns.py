@@ -1,0 +1,251 @@
+"""Plays the task server for the active-learning policy: no clock, no process, every request answered by hand.
+
+A `Game` holds a policy and what it asked for. A test finishes or fails open requests in any order it likes;
+what it does not say about a result is filled in as the functions of `fff.compute.tasks` would. After every
+step the rules that hold at all times are checked, so that each test checks them too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from fff.compute.sites import ACCELERATED_KINDS, CPU_KINDS
+from fff.config import config_from_dict
+from fff.data.events import Event
+from fff.steering.active_learning import ActiveLearning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from fff.steering.active_learning.state import State
+    from fff.steering.records import Request
+
+LAPTOP = dict.fromkeys(ACCELERATED_KINDS | CPU_KINDS, "shared")
+WORKSTATION = dict.fromkeys(ACCELERATED_KINDS, "gpu") | dict.fromkeys(CPU_KINDS, "cpu")
+
+SMALL: dict[str, Any] = {
+    "structures": ["molecule:H2O"],
+    "reference": {"kind": "xtb"},
+    "start": {"n_labels": 4},
+    "committee": {"size": 3},
+    "training": {"retrain_every": 4},
+    "sampling": {"n_parallel": 2, "n_trajectories": 4, "n_frames": 3},
+    "selection": {"chunk_size": 3, "pool_size": 50},
+    "test": {"n_frames": 0},
+    "stop": {"max_labels": 20},
+}
+"""A campaign in which everything happens soon."""
+
+
+def opened(
+    pools: Mapping[str, int] | int = 4,
+    *,
+    n_starts: int = 2,
+    n_initial: int | None = None,
+    n_imported: int = 0,
+    start_model: bool = False,
+    test_files: Sequence[str] = (),
+    **sections: Mapping[str, Any],
+) -> Event:
+    """Return the first event of a small campaign.
+
+    Args:
+        pools: Slots of the pools `gpu` and `cpu`, or of the one shared pool.
+        n_starts: Start structures.
+        n_initial: Structures to label first; as `start.n_labels` says when None.
+        n_imported: Labels to begin with.
+        start_model: Whether a trained model is given.
+        test_files: Files of a given test set.
+        **sections: Keys of the config that differ from `SMALL`, by section.
+    """
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}
+    if start_model:
+        merged["model"] = {"start": "given"}
+    for name, section in sections.items():
+        merged[name] = {**merged.get(name, {}), **section} if isinstance(section, dict) else section
+    config = config_from_dict(merged).model_dump(mode="json")
+    n_initial = config["start"]["n_labels"] if n_initial is None else n_initial
+    capacity = {"shared": pools} if isinstance(pools, int) else dict(pools)
+    values = {
+        "config": config,
+        "capacity": capacity,
+        "pool_of": LAPTOP if isinstance(pools, int) else WORKSTATION,
+        "start_frames": [{"id": f"start:{i}", "hash": f"s-start-{i}"} for i in range(n_starts)],
+        "initial_frames": [{"id": f"initial:{i}", "hash": f"s-initial-{i}"} for i in range(n_initial)],
+        "imported": [{"request": f"imported-{i:05d}", "hash": f"s-imported-{i}"} for i in range(n_imported)],
+        "start_model": start_model,
+        "test_files": list(test_files),
+    }
+    return Event(0, "opened", values=values)
+
+
+def frame(name: str, deviation: float | None = 0.5, *, hash_: str | None = None) -> dict[str, Any]:
+    """Return how a dynamics task describes a frame."""
+    return {"id": name, "hash": hash_ or f"s-{name}", "deviation": deviation}
+
+
+def answer(request: Request, config: Any) -> dict[str, Any]:
+    """Return what the task of a request would return if all goes well; every audit passes."""
+    args = request.args
+    if request.kind in {"train", "train-baseline"}:
+        return {"epochs": 10, "validation_force_mae": 0.1, "sha256": f"weights of {args['directory']}"}
+    if request.kind == "refit":
+        return {"shifts_eV": {"1": -0.5, "8": 1.5}}
+    if request.kind == "dynamics":
+        others = [frame(f"{request.id}:{i}") for i in range(config.sampling.n_frames)]
+        last = frame(f"{request.id}:{config.sampling.n_frames}")
+        return {
+            "reason": "completed",
+            "steps": args["n_steps"],
+            "last": last,
+            "others": others,
+            "max_deviation": 0.5,
+        }
+    if request.kind == "score":
+        deviations = [round(0.1 + 0.01 * i, 6) for i in range(len(args["frames"]))]
+        return {"deviations": deviations, "members_used": [0, 1, 2]}
+    if request.kind == "choose":
+        return {"frames": list(args["candidates"])[: args["n"]]}
+    if request.kind == "calculate":
+        values = {"file": f"tasks/{request.id}.npz", "wall_s": 1.0}
+        audit = {"energy_error": 0.001, "force_error": 0.1}
+        return values | (audit if args["source"] == "audit" else {})
+    if request.kind == "reference-dynamics":
+        return {"file": f"test/{request.id}.npz", "n_frames": args["n_frames"]}
+    return {"n_structures": 10, "force_mae_meV_per_A": 50.0}
+
+
+class Game:
+    """A policy, and the requests it waits for.
+
+    Args:
+        event: The first event.
+        **options: Those of `opened`, when no event is given.
+    """
+
+    def __init__(self, event: Event | None = None, **options: Any) -> None:
+        self.opened = event or opened(**options)
+        self.policy = ActiveLearning(self.opened)
+        self.events = [self.opened]
+        self.asked: list[Request] = []
+        self.hashes_in_flight: Counter[str] = Counter()
+        self.hashes_done: set[str] = set()
+        self.labels: list[str] = [item["request"] for item in self.opened.values["imported"]]
+        self.n_made = 0
+        self._take(self.policy.start())
+
+    @property
+    def state(self) -> State:
+        """The policy's state."""
+        return self.policy.state
+
+    @property
+    def config(self) -> Any:
+        """The config of the campaign."""
+        return self.state.config
+
+    @property
+    def open(self) -> list[Request]:
+        """What was asked for and has no answer yet, oldest first."""
+        return list(self.policy.open_requests.values())
+
+    def kinds(self) -> dict[str, int]:
+        """Return how many requests of each kind are open."""
+        return dict(Counter(request.kind for request in self.open))
+
+    def of(self, kind: str, **args: Any) -> list[Request]:
+        """Return the open requests of a kind whose arguments have these values."""
+        return [r for r in self.open if r.kind == kind and args.items() <= dict(r.args).items()]
+
+    def finish(self, request: Request, **values: Any) -> list[Request]:
+        """Have a task give its result; returns what the policy asks for then."""
+        return self._handle(request, "done", {**answer(request, self.config), **values})
+
+    def fail(
+        self, request: Request, message: str = "it broke", failure_class: str = "retry"
+    ) -> list[Request]:
+        """Have a task fail; returns what the policy asks for then."""
+        values = {"failure_class": failure_class, "error": "Error", "message": message}
+        return self._handle(request, "failed", values)
+
+    def finish_all(self, kind: str, **values: Any) -> list[Request]:
+        """Finish every request of a kind that is open now, one after the other."""
+        return [new for request in self.of(kind) for new in self.finish(request, **values)]
+
+    def play(
+        self,
+        until: Callable[[Game], Any] = lambda game: False,
+        *,
+        hold: Iterable[str] = (),
+        limit: int = 5000,
+    ) -> Game:
+        """Finish the oldest open request of a kind that is not held, until `until` or nothing is left."""
+        held = set(hold)
+        for _ in range(limit):
+            ready = [request for request in self.open if request.kind not in held]
+            if until(self) or not ready:
+                return self
+            self.finish(ready[0])
+        msg = f"still going after {limit} events: {self.kinds()}"
+        raise AssertionError(msg)
+
+    def play_to_committee(self, number: int = 0, *, hold: Iterable[str] = ()) -> Game:
+        """Play until the committee of a round is there."""
+        self.play(lambda game: game.state.committee and game.state.committee.round >= number, hold=hold)
+        assert self.state.committee is not None
+        assert self.state.committee.round == number
+        return self
+
+    def _handle(self, request: Request, outcome: Any, values: Mapping[str, Any]) -> list[Request]:
+        assert request.id in self.policy.open_requests
+        event = Event(
+            seq=len(self.events),
+            kind=request.kind,
+            request=request.id,
+            attempt=request.attempt,
+            outcome=outcome,
+            values=values,
+        )
+        # What is not JSON could not be in the log.
+        event = Event.from_line(event.to_line())
+        self.events.append(event)
+        if request.kind == "calculate":
+            self.hashes_in_flight[request.args["hash"]] -= 1
+            if outcome == "done":
+                self.hashes_done.add(request.args["hash"])
+                self.labels.append(request.id)
+                self.n_made += 1
+        new = self.policy.handle(event)
+        self._take(new)
+        return new
+
+    def _take(self, new: Sequence[Request]) -> None:
+        self.asked += new
+        for request in new:
+            Event(0, request.kind, values=request.args).to_line()
+            if request.kind == "calculate":
+                hash_ = request.args["hash"]
+                assert hash_ not in self.hashes_done, f"{hash_} has its label already"
+                self.hashes_in_flight[hash_] += 1
+                assert self.hashes_in_flight[hash_] == 1, f"{hash_} is on its way already"
+        self.check()
+
+    def check(self) -> None:
+        """Check what holds at all times."""
+        state, policy = self.state, self.policy
+        ids = [request.id for request in self.open]
+        assert len(ids) == len(set(ids))
+        used = Counter(request.pool for request in self.open)
+        for pool, slots in state.capacity.items():
+            assert 0 <= state.free[pool] <= slots
+            assert state.free[pool] + used[pool] == slots
+        assert self.n_made <= state.config.stop.max_labels
+        assert len(state.pool) <= state.config.selection.pool_size
+        assert set(state.selected) | set(state.scored) | set(state.unscored) | state.rescoring <= set(state.pool)
+        assert self.labels == policy.training_set(len(self.labels))
+        # Nothing waits for ever.
+        assert self.open or policy.verdict is not None
+        running = Counter(request.args["trajectory"] for request in self.of("dynamics"))
+        for index, trajectory in enumerate(state.trajectories):
+            assert running[index] == (trajectory.status == "running")
