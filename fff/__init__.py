@@ -31,6 +31,8 @@ def calculator(path: str | Path, *, device: str | None = None) -> Calculator:
     Raises:
         ModelFileError: If no trained model is found at `path`.
     """
-    from fff.models.calculator import open_calculator
+    from pathlib import Path
 
-    return open_calculator(path, device=device)
+    from fff.models.calculators import open_calculator
+
+    return open_calculator(Path(path), device=device)

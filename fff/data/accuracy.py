@@ -22,7 +22,7 @@ meV = 1000.0  # noqa: N816 - the unit's own spelling
 
 def force_accuracy(
     labels: Sequence[Label],
-    energy_eV: Float[np.ndarray, "n_structures"],
+    energy_eV: Float[np.ndarray, " n_structures"],
     forces_eV_per_A: Sequence[Float[np.ndarray, "n_atoms 3"]],
 ) -> dict[str, float | list[float] | int]:
     """Return the errors of predictions on labelled structures.

@@ -146,7 +146,7 @@ def read_events(path: Path) -> list[Event]:
 def _damaged(path: Path, line: int, why: str) -> LogDamagedError:
     return LogDamagedError(
         f"The event log {path} is damaged at line {line}: {why}.",
-        hint=f"Restore the file from a copy, or keep only its first {line - 1} lines to go back to that point.",
+        hint=f"Restore the file from a copy, or go back to that point: keep its first {line - 1} lines.",
         path=str(path),
         line=line,
     )

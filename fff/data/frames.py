@@ -45,15 +45,14 @@ class FrameStore:
 
     def read_many(self, frame_ids: Sequence[str]) -> list[Frame]:
         """Return several frames in the order of their ids, reading each file once; raises as `read`."""
-        indices = defaultdict(list)
+        indices: defaultdict[str, list[int]] = defaultdict(list)
         for frame_id in frame_ids:
             request, _, index = frame_id.rpartition(":")
             indices[request].append(int(index))
-        found = {}
+        found: dict[str, Frame] = {}
         for request, wanted in indices.items():
             frames = frames_from_bytes(self.path(request).read_bytes())
-            for index in wanted:
-                found[f"{request}:{index}"] = frames[index]
+            found |= {f"{request}:{i}": frames[i] for i in wanted}
         return [found[frame_id] for frame_id in frame_ids]
 
     def path(self, request: str) -> Path:

@@ -66,8 +66,10 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
 def _times(usage: Mapping[str, Any]) -> list[str]:
     busy = ", ".join(f"{pool} {fraction:.0%}" for pool, fraction in usage["busy_fraction"].items())
     lines = [
-        f"Time: {usage['elapsed_s']:.0f} s; workers busy: {busy}; "
-        f"slots idle because of calculation.max_ahead: {usage['held_back_slot_s']:.0f} s",
+        (
+            f"Time: {usage['elapsed_s']:.0f} s; workers busy: {busy}; "
+            f"slots idle because of calculation.max_ahead: {usage['held_back_slot_s']:.0f} s"
+        ),
         "",
         _row("", ["tasks", "failed", "worker s", "s per task"]),
     ]
