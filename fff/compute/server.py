@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from multiprocessing.context import ForkProcess
@@ -36,7 +38,7 @@ from fff.compute.lifetime import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from multiprocessing import Process
 
     from fff.compute.queues import LocalQueues
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskServer", "start_server", "stop_server"]
 
-_logger = logging.getLogger(__name__)
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
@@ -90,10 +91,9 @@ class TaskServer(ParslTaskServer):
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         self.queues.keep(QueueRole.SERVER)
         try:
-            super().run()
-        except BaseException:
-            _logger.exception("The task server ends.")
-            raise
+            with _plain_path(self.folder) as path:
+                self.config.run_dir = str(path)
+                super().run()
         finally:
             self.queues.close(_LINGER_S)
             if is_supported():
@@ -170,7 +170,7 @@ def stop_server(server: Process, queues: LocalQueues, grace_s: float) -> bool:
     family: list[psutil.Process] = []
     if grace_s > 0 and server.is_alive():
         with contextlib.suppress(CampaignError):
-            queues.send_kill_signal()  # type: ignore[no-untyped-call]
+            queues.send_kill_signal()
         # What it has started must be known before it goes: afterwards nothing leads there.
         family += _descendants(server)
         server.join(grace_s)
@@ -205,6 +205,18 @@ def _check_pools() -> None:
                 f"The workers of pool {label!r} are gone: {executor.executor_exception or 'no reason known'}"
             )
             raise CampaignError(msg, hint=f"See {executor.logdir}.")
+
+
+@contextlib.contextmanager
+def _plain_path(folder: Path) -> Iterator[Path]:
+    """Give a way to `folder` that a shell reads as one word: Parsl quotes no path that it gives to one."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fff-") as place:
+        link = Path(place, "parsl")
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
 
 
 def _leave_the_terminal() -> None:

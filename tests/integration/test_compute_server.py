@@ -68,7 +68,9 @@ class Running:
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory):
-    running = Running(LaptopSite(kind="laptop", n_workers=2), tmp_path_factory.mktemp("laptop"))
+    # Parsl hands paths to a shell without quotes.
+    folder = tmp_path_factory.mktemp("my laptop's (first) run")
+    running = Running(LaptopSite(kind="laptop", n_workers=2), folder)
     assert running.ask("calculate", 1, 2).value == 0.5
     yield running
     assert running.stop()
