@@ -16,11 +16,11 @@ from fff.config import nearest
 from fff.data.structures import check_structures, load_labels, load_structures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ase import Atoms
 
-    from fff.config import ActiveLearningConfig, LoadedConfig
+    from fff.config import LoadedConfig
     from fff.data.records import Label
 
 __all__ = ["Inputs", "check_inputs", "probe_reference"]
@@ -62,20 +62,18 @@ def check_inputs(loaded: LoadedConfig) -> Inputs:
     test_labels = _labels("test.labels", [config.test.labels] if config.test.labels else [])
     _check_apart(labels, test_labels)
     _check_model(config.model.start)
-    method, elements = probe_reference(config.reference.model_dump(mode="json"))
-    for key, found in (
-        ("structures", structures),
-        ("labels", [label.atoms for label in labels]),
-        ("test.labels", [label.atoms for label in test_labels]),
-    ):
-        if found:
+    groups = {
+        "structures": structures,
+        "labels": [label.atoms for label in labels],
+        "test.labels": [label.atoms for label in test_labels],
+    }
+    for key, group in groups.items():
+        if group:
             with _naming(key):
-                _check(found, config, elements)
+                check_structures(group, config.reference, thermostat=config.sampling.thermostat)
+    every = [atoms for group in groups.values() for atoms in group]
+    method = probe_reference(config.reference.model_dump(mode="json"), every)
     return Inputs(structures, labels, test_labels, method)
-
-
-def _check(structures: list[Atoms], config: ActiveLearningConfig, elements: set[str] | None) -> None:
-    check_structures(structures, config.reference, thermostat=config.sampling.thermostat, elements=elements)
 
 
 @contextlib.contextmanager
@@ -140,34 +138,50 @@ def _check_run_dir(path: Path) -> None:
         raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
 
 
-def probe_reference(section: dict[str, Any]) -> tuple[str, set[str] | None]:
-    """Return the name of the reference method and the elements it treats (None if it does not say).
+def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str:
+    """Return the name of the reference method, after it has looked at one structure of each kind.
 
     It is made in a process of its own: the libraries are large, start threads, and may crash.
 
+    Args:
+        section: The section `reference`, as JSON values.
+        structures: What it will have to calculate.
+
     Raises:
-        ReferenceSetupError: If it cannot be made: a library or executable is missing, an option is unknown.
+        ReferenceSetupError: If it cannot be made or cannot treat a structure: a library or executable is
+            missing, an option is unknown, a basis set lacks an element.
     """
+    kinds = {(frozenset(atoms.numbers.tolist()), *atoms.pbc.tolist()): atoms for atoms in structures}
+    question = {"section": section, "structures": [_as_json(atoms) for atoms in kinds.values()]}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fff.cli.probe"],
-            input=json.dumps(section),
+            input=json.dumps(question),
             capture_output=True,
             text=True,
             timeout=_PROBE_LIMIT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        msg = f"`reference`: kind {section['kind']} could not be set up within {_PROBE_LIMIT_S:.0f} s."
+        msg = (
+            f"`reference.kind` is {section['kind']}, which could not be set up within {_PROBE_LIMIT_S:.0f} s."
+        )
         raise ReferenceSetupError(msg, hint="Try it alone, in a Python session.") from None
-    lines = done.stdout.strip().splitlines()
     try:
-        answer = json.loads(lines[-1])
+        answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        msg = f"`reference`: kind {section['kind']} cannot be set up: {said.rstrip('.')}."
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].rstrip(".")
+        msg = f"`reference.kind` is {section['kind']}, which cannot be set up: {said}."
         raise ReferenceSetupError(msg, hint="Check that its package is installed and complete.") from None
     if "error" in answer:
-        raise ReferenceSetupError(f"`reference`: {answer['error']}", hint=answer["hint"])
-    elements = answer["elements"]
-    return answer["name"], None if elements is None else set(elements)
+        raise ReferenceSetupError(answer["error"], hint=answer["hint"])
+    return str(answer["name"])
+
+
+def _as_json(atoms: Atoms) -> dict[str, Any]:
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.tolist(),
+        "pbc": atoms.pbc.tolist(),
+    }

@@ -1,32 +1,39 @@
-"""`python -m fff.cli.probe`: make the reference method of the section on standard input, say what it is.
+"""`python -m fff.cli.probe`: can the reference method treat these structures here?
 
-Answers with one line of JSON: `name` and `elements`, or `error` and `hint`.
+Reads JSON from standard input: `section`, the config's section `reference`, and `structures`, each with
+`numbers`, `positions` (Å), `cell` (Å), `pbc`. Answers with one line of JSON: `name` and `elements`, or
+`error` and `hint`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
-from pydantic import TypeAdapter
+from ase import Atoms
 
 from fff.base.errors import FffError
-from fff.config import ReferenceSection
 
 
 def main() -> None:
-    """Read the section, make the method, answer."""
+    """Read the question, make the method, answer."""
+    answer = probe(json.load(sys.stdin))
+    # Libraries may have printed something without ending the line.
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+
+
+def probe(question: dict[str, Any]) -> dict[str, Any]:
+    """Return the name and elements of the method, or what keeps it from treating the structures."""
     from fff.reference import make_reference
 
-    section = TypeAdapter(ReferenceSection).validate_json(sys.stdin.read())
     try:
-        method = make_reference(section)
+        method = make_reference(question["section"])
+        for structure in question["structures"]:
+            method.check(Atoms(**structure))
     except FffError as error:
-        answer: dict[str, object] = {"error": error.message, "hint": error.hint}
-    else:
-        elements = None if method.elements is None else sorted(method.elements)
-        answer = {"name": method.name, "elements": elements}
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+        return {"error": error.message, "hint": error.hint}
+    return {"name": method.name, "elements": None if method.elements is None else sorted(method.elements)}
 
 
 if __name__ == "__main__":

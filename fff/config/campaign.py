@@ -27,7 +27,7 @@ class ActiveLearningConfig(Section):
     name: str = Field(
         "campaign",
         max_length=100,
-        pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$",
+        pattern=r"^[^/\\.\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*$",
         description="Name of the campaign, and of its folder in runs/; the config file's name when left out.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random follows from it.")

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from fff.base.errors import ConfigError
+from fff.config.campaign import ActiveLearningConfig
 from fff.config.keys import Place, kinds_of, leaves, locate
 from fff.config.section import Section, unit_of
 
@@ -65,7 +66,9 @@ def unknown_key(key: str, value: Any, section: type[Section] | None, kind: str =
     here = list(section.model_fields) if section else []
     where = f" for kind `{kind}`" if kind else ""
     message = f"Unknown key `{key}` (value {show(value)}){where}."
-    if found := nearest(name, here):
+    if others := _kinds_with(key):
+        hint = f"It belongs to kind `{others[0]}`: set `{parent}.kind: {others[0]}`, or leave it out."
+    elif found := nearest(name, here):
         hint = f"Did you mean `{parent + '.' if parent else ''}{found}`?"
     elif found := _elsewhere(key):
         hint = f"Did you mean `{found}`?"
@@ -75,11 +78,18 @@ def unknown_key(key: str, value: Any, section: type[Section] | None, kind: str =
     return ConfigError(message, hint=hint, key=key, value=value)
 
 
+def _kinds_with(key: str) -> list[str]:
+    """Return the kinds of the key's section that do have it."""
+    parent, _, name = key.rpartition(".")
+    kinds = kinds_of(locate([parent]).field) if parent else {}
+    return [kind for kind, section in kinds.items() if name in section.model_fields]
+
+
 def _elsewhere(key: str) -> str | None:
     """Return a key of another section that was probably meant."""
     every = [known for known, _ in leaves() if known != key]
     name = key.rpartition(".")[2]
-    by_name: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {top: [top] for top in ActiveLearningConfig.model_fields}
     for known in every:
         by_name.setdefault(known.rpartition(".")[2], []).append(known)
     last = nearest(name, by_name, cutoff=0.8)

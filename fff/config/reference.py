@@ -53,7 +53,7 @@ class AseReference(Section):
     """Any calculator that ASE knows by name."""
 
     kind: Literal["ase"] = Field(description="A calculator of ASE.")
-    calculator: str = Field(min_length=1, description="Registered name of the calculator: emt, lj, …")
+    calculator: str = Field(min_length=1, description="Registered name of the calculator, as emt or lj.")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments of the calculator, in its own names and units."
     )

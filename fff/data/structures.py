@@ -15,7 +15,7 @@ from fff.data.named import KINDS, build_named
 from fff.data.reading import bare, load_labels, read_frames, split_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from ase import Atoms
 
@@ -97,7 +97,6 @@ def check_structures(
     reference: XtbReference | PyscfReference | AseReference,
     *,
     thermostat: str = "langevin",
-    elements: Collection[str] | None = None,
 ) -> None:
     """Check that every structure can be sampled and calculated.
 
@@ -105,7 +104,6 @@ def check_structures(
         structures: The structures; `info["source"]` names one in errors.
         reference: The section of the config.
         thermostat: `sampling.thermostat`; npt needs periodic structures.
-        elements: Those the reference method can treat, or None if it did not say.
 
     Raises:
         StructureError: If there is none, or one is empty, has unknown elements, no volume, atoms on top
@@ -119,7 +117,7 @@ def check_structures(
     for i, atoms in enumerate(structures):
         name = f"Structure {atoms.info.get('source', i)} ({atoms.get_chemical_formula()})"
         _check_geometry(atoms, name)
-        _check_elements(atoms, name, reference, elements)
+        _check_elements(atoms, name, reference)
         _check_periodicity(atoms, name, reference, thermostat)
         _check_spin(atoms, name, reference)
 
@@ -144,26 +142,15 @@ def _check_geometry(atoms: Atoms, name: str) -> None:
         raise StructureError(msg, hint="Repair the structure; are its positions in Å, and its cell right?")
 
 
-def _check_elements(
-    atoms: Atoms,
-    name: str,
-    reference: XtbReference | PyscfReference | AseReference,
-    elements: Collection[str] | None,
-) -> None:
+def _check_elements(atoms: Atoms, name: str, reference: XtbReference | PyscfReference | AseReference) -> None:
     numbers = sorted({int(z) for z in atoms.numbers})
     if numbers[0] < 1 or numbers[-1] >= len(chemical_symbols):
         msg = f"{name} holds atoms of no element (X)."
         raise StructureError(msg, hint="Replace the dummy atoms by real ones, or remove them.")
-    method = reference.method if isinstance(reference, XtbReference) else f"the reference `{reference.kind}`"
-    lacking = [
-        chemical_symbols[z]
-        for z in numbers
-        if (elements is not None and chemical_symbols[z] not in elements)
-        or (isinstance(reference, XtbReference) and z > _LAST_XTB_ELEMENT)
-    ]
-    if lacking:
-        msg = f"{name} holds {', '.join(lacking)}, which {method} does not treat."
-        raise StructureError(msg, hint="Choose another reference, or another structure.")
+    if isinstance(reference, XtbReference) and numbers[-1] > _LAST_XTB_ELEMENT:
+        lacking = ", ".join(chemical_symbols[z] for z in numbers if z > _LAST_XTB_ELEMENT)
+        msg = f"{name} holds {lacking}, which {reference.method} does not treat."
+        raise StructureError(msg, hint="Choose another `reference.kind`, or another structure.")
 
 
 def _check_periodicity(
