@@ -161,11 +161,15 @@ class _FastCalculator(Calculator):
             self._reference_eV = np.array(
                 [sum_reference_energies([atoms], member.reference_energies_eV)[0] for member in self._members]
             )
-        first, second, vectors = self.pairs.update(atoms)
-        answers = [
-            self._ask(member, first, second, vectors, atoms, stress="stress" in properties)
-            for member in self._members
-        ]
+        stress = "stress" in properties and bool(atoms.pbc.all())
+        if np.isfinite(atoms.positions).all():
+            first, second, vectors = self.pairs.update(atoms)
+            answers = [
+                self._ask(member, first, second, vectors, atoms, stress=stress) for member in self._members
+            ]
+        else:
+            # Dynamics that blew up is ended by the guards of the sampler, which look at the numbers.
+            answers = [_no_numbers(len(atoms), stress=stress) for _ in self._members]
         self.results = self._combine(atoms, answers)
         self.results["free_energy"] = self.results["energy"]
         self._seen = atoms.positions.copy()
@@ -186,13 +190,20 @@ class _FastCalculator(Calculator):
             "energy": float(result.atomic_energies_eV.sum(dtype=torch.float64)),
             "forces": result.forces_eV_per_A.cpu().numpy().astype(float),
         }
-        if stress and atoms.pbc.all():
+        if stress:
             gradient = (vectors.double().T @ result.vector_gradient.double()).cpu().numpy()
             answer["stress"] = voigt_stress(gradient[None], [atoms])[0]
         return answer
 
     def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise NotImplementedError
+
+
+def _no_numbers(n_atoms: int, *, stress: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"energy": np.nan, "forces": np.full((n_atoms, 3), np.nan)}
+    if stress:
+        answer["stress"] = np.full(6, np.nan)
+    return answer
 
 
 class MDCalculator(_FastCalculator):

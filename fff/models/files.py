@@ -80,7 +80,9 @@ def read_description(files: Mapping[str, bytes]) -> dict[str, Any]:
         raise ModelFileError(msg, hint=_HINT, path=DESCRIPTION)
     found = sha256_bytes(files[WEIGHTS])
     if description.get("weights_sha256") != found:
-        msg = f"{WEIGHTS} is damaged or of another model: {DESCRIPTION} gives another SHA-256 than {found[:12]}…"
+        msg = (
+            f"{WEIGHTS} is damaged or another model's: {DESCRIPTION} wants another SHA-256 than {found[:7]}."
+        )
         raise ModelFileError(msg, hint=_HINT, path=WEIGHTS)
     return dict(description)
 

@@ -163,7 +163,7 @@ def load_force_field(
             not fit the description.
     """
     description = read_description(files)
-    kind = description.pop("kind", None)
+    kind = description.get("kind")
     if kind != "schnetpack":
         msg = f"{DESCRIPTION} describes a model of the kind {kind!r}; known is 'schnetpack'."
         raise ModelFileError(msg, hint="Use the version of fff that made it.", path=DESCRIPTION)
@@ -172,7 +172,7 @@ def load_force_field(
     with torch.random.fork_rng(devices=[]):
         network = build_network(description)
     _load_weights(network, files[WEIGHTS])
-    return SchNetPackForceField(network.to(pick_device(device)), {"kind": kind, **description})
+    return SchNetPackForceField(network.to(pick_device(device)), description)
 
 
 def with_reference_energies(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import vesin
 
+from fff.base.errors import StructureError
+
 if TYPE_CHECKING:
     from ase import Atoms
     from jaxtyping import Float, Int
@@ -36,7 +38,17 @@ class Pairs:
 
 
 def find_pairs(atoms: Atoms, cutoff_A: float) -> Pairs:
-    """Return all pairs of `atoms` closer than `cutoff_A`, images of an atom itself included."""
+    """Return all pairs of `atoms` closer than `cutoff_A`, images of an atom itself included.
+
+    Raises:
+        StructureError: If a position or the cell is not finite, or the cell cannot be repeated.
+    """
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        msg = f"The positions or the cell of {atoms.symbols} are not finite."
+        raise StructureError(msg, hint="Take the structure out.")
+    if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+        msg = f"{atoms.symbols} is periodic along a cell vector that is zero or lies along another."
+        raise StructureError(msg, hint="Set its cell, or pbc to false.")
     # One thread: workers share the cores, and vesin would start one for each core.
     finder = vesin.NeighborList(cutoff=cutoff_A, full_list=True, sorted=True, n_threads=1)
     cell = atoms.cell.array

@@ -21,6 +21,7 @@ from fff.models.force_field import (
     load_force_field,
     with_reference_energies,
 )
+from fff.models.memory import keep_freed_memory
 from fff.models.networks import Evaluation, evaluate
 from fff.models.optimiser import FlatAdam
 from fff.models.reference_energies import sum_reference_energies
@@ -89,6 +90,7 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
         StructureError: If an element is heavier than the network allows.
     """
     began = time.monotonic()
+    keep_freed_memory()
     if not labels:
         msg = "Training needs labels; there are none."
         raise TrainingError(msg)
@@ -119,9 +121,7 @@ def _pack(force_field: SchNetPackForceField, run: _Run, began: float) -> Trained
         "n_validation": len(split.validation),
         "stop_reason": run.stop_reason,
         "train_force_mae_eV_per_A": run.measure(unique).force_mae,
-        "validation_force_mae_eV_per_A": run.measure(split.validation).force_mae
-        if split.validation
-        else None,
+        "validation_force_mae_eV_per_A": validation,
         "wall_s": round(time.monotonic() - began, 3),
     }
     trained = SchNetPackForceField(force_field.network, {**force_field.description, "training": summary})
