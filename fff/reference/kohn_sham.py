@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyscf import dft, gto, scf
-from pyscf.data.elements import charge as atomic_number
 from pyscf.dft.numint import NumInt
 from pyscf.scf.dispersion import parse_dft
 
@@ -121,7 +121,7 @@ def _failure(atoms: Atoms, error: Exception) -> ReferenceFailure:
 
 def _close_files(field: Any) -> None:
     """Close PySCF's scratch files; it leaves that to the garbage collector, which comes late for cycles."""
-    files = [getattr(field, "_chkfile", None)]
+    files: list[Any] = [getattr(field, "_chkfile", None)]
     if getattr(field, "with_df", None):
         fits = [field.with_df, *field.with_df._rsh_df.values()]
         files.extend(fit._cderi_to_save for fit in fits)
@@ -150,17 +150,16 @@ def _molecule(section: PyscfReference, atoms: Atoms) -> Any:
 
 def _core_potentials(basis: str, elements: set[str]) -> dict[str, str]:
     """Return which elements need the basis set's effective core potential; PySCF adds none by itself."""
-    potentials = {}
-    for element in elements:
-        if atomic_number(element) <= 18:
-            continue
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                gto.basis.load_ecp(basis, element)
-        except (gto.basis.BasisNotFoundError, KeyError, OSError):
-            continue
-        potentials[element] = basis
-    return potentials
+    return {element: basis for element in elements if _has_core_potential(basis, element)}
+
+
+@cache
+def _has_core_potential(basis: str, element: str) -> bool:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return bool(gto.basis.load_ecp(basis, element))
+    except (gto.basis.BasisNotFoundError, KeyError, OSError):
+        return False
 
 
 def _mean_field(section: PyscfReference, molecule: Any) -> Any:

@@ -33,6 +33,8 @@ _KEPT = 16
 class XtbMethod:
     """Reference method `xtb`: GFN2-xTB or GFN1-xTB, isolated or periodic.
 
+    Of a periodic structure it samples the centre of the Brillouin zone only: take cells that are large.
+
     The parametrised Hamiltonian of a composition is kept, which saves a third of the time of a small
     molecule; each calculation starts from the same guess, so labels do not depend on their order.
 
