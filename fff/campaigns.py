@@ -108,16 +108,13 @@ def load_inputs(config: ActiveLearningConfig) -> Inputs:
         StructureError: If a structure cannot be used.
         ModelFileError: If `model.start` holds no model.
     """
-    reference = make_reference(config.reference)
     labels = load_labels(config.labels)
     with _relaxation() as relax:
         structures = load_structures(config.structures, relax=relax, seed=seed_for(config.seed, "structures"))
     if not structures:
         # Labels alone: trajectories start from labelled structures, spread evenly over them.
         structures = [label.atoms for label in _spread(labels, config.sampling.n_trajectories)]
-    check_structures(
-        structures, config.reference, thermostat=config.sampling.thermostat, elements=reference.elements
-    )
+    check_structures(structures, config.reference, thermostat=config.sampling.thermostat)
     test = load_labels([config.test.labels]) if config.test.labels else []
     if config.test.n_frames is not None:
         test = _spread(test, config.test.n_frames)
@@ -174,8 +171,6 @@ def _run(
             thinker.begin(policy.start())
             thinker.run()
         snapshot = thinker.snapshot()
-        queues = thinker.queues
-        snapshot["largest_message_bytes"] = queues.largest_message
         server_died = not server.is_alive()
     state, reason = _judge(thinker, policy, server_died=server_died)
     status.write(snapshot, state=state, reason=reason, resumable=False)
@@ -194,37 +189,29 @@ def _thinker(
 ) -> Iterator[tuple[CampaignThinker, Any]]:
     """Open all that a thinker works with, and close it whatever happens: no process, no object is left."""
     queues = LocalQueues(topics=get_args(Agent))
-    server = start_server(FUNCTIONS, queues, site, run.path)
-    try:
-        with contextlib.ExitStack() as stack:
-            run.store.mkdir(parents=True, exist_ok=True)
-            shelf = stack.enter_context(ModelShelf(open_store(run.store, f"fff-{run.path}")))
-            labels = stack.enter_context(LabelStore(run.labels))
-            log = stack.enter_context(EventLog(run.events))
-            log.append(opened)
-            cargo = Cargo(
-                run,
-                config,
-                shelf,
-                labels,
-                policy.training_set,
-                policy.baseline_files,
-                make_reference(config.reference).name,
-            )
+    with contextlib.ExitStack() as stack:
+        server = start_server(FUNCTIONS, queues, site, run.path)
+        # Closed after the server has gone: a worker that is late would make the store's folder anew.
+        resources = stack.enter_context(contextlib.ExitStack())
+        stack.callback(queues.close)
+        stack.callback(stop_server, server, queues, GRACE_S)
+        run.store.mkdir(parents=True, exist_ok=True)
+        shelf = resources.enter_context(ModelShelf(open_store(run.store, f"fff-{run.path}")))
+        labels = resources.enter_context(LabelStore(run.labels))
+        log = resources.enter_context(EventLog(run.events))
+        log.append(opened)
+        method = make_reference(config.reference).name
+        cargo = Cargo(run, config, shelf, labels, policy, method)
 
-            def watch(thinker: CampaignThinker) -> None:
-                if not server.is_alive():
-                    msg = "The task server died."
-                    raise CampaignError(msg, hint=f"See {run.path / 'parsl' / 'server.log'}.")
-                if run.stop_file.exists():
-                    thinker.stop("the file STOP was found")
-                status.update(thinker.snapshot)
+        def watch(thinker: CampaignThinker) -> None:
+            if not server.is_alive():
+                msg = "The task server died."
+                raise CampaignError(msg, hint=f"See {run.path / 'parsl' / 'server.log'}.")
+            if run.stop_file.exists():
+                thinker.stop("the file STOP was found")
+            status.update(thinker.snapshot)
 
-            thinker = CampaignThinker(queues, policy, log, opened.seq + 1, cargo, site.pools, watch)
-            yield thinker, server
-    finally:
-        stop_server(server, queues, GRACE_S)
-        queues.close()
+        yield CampaignThinker(queues, policy, log, opened.seq + 1, cargo, site.pools, watch), server
 
 
 def _judge(
@@ -356,7 +343,7 @@ def _stop_on_signals(thinker: CampaignThinker) -> Iterator[None]:
         signal.signal(number, previous[number])
 
     numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, stop) for number in numbers}
+    previous: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

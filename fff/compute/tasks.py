@@ -25,6 +25,7 @@ from fff.base.errors import FffError, TimeLimitError
 from fff.base.files import write_bytes
 from fff.base.ids import sha256_bytes
 from fff.data.accuracy import force_accuracy
+from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 
@@ -154,10 +155,7 @@ _models: OrderedDict[tuple[str, str], Committee] = OrderedDict()
 
 
 def _committee(call: Call, index: int, parcels: Sequence[Parcel]) -> Committee:
-    """Return the model or committee that came as a proxy, built once per worker.
-
-    A proxy of a model that the worker has built before is never resolved: nothing is read or sent.
-    """
+    """Return the model or committee that came as a proxy, built once per worker."""
     from fff.models import Committee
 
     key = (call.run_dir, call.models[index])
@@ -246,18 +244,18 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     """Run dynamics with the sampling model; values: reason, steps, the last frame and the others."""
     from fff.models import MDCalculator
     from fff.sampling import DynamicsSettings, run_dynamics
-    from fff.selection import deviations
 
     sampling = call.settings["sampling"]
-    kind = call.settings["deviation"]
     member = _committee(call, 0, parcels).members[0]
     asked = None
     if len(call.models) > 1:
         committee = _committee(call, 1, parcels)
 
         def asked(atoms: Atoms) -> float:
-            prediction = committee.predict([atoms])
-            return deviations(prediction.energy_eV[:, 0], prediction.forces_eV_per_A[0]).of_kind(kind)
+            (forces,) = committee.predict([atoms]).forces_eV_per_A
+            # The threshold is one of forces, whatever frames are chosen by. A committee that gives no numbers
+            # ends the run, and the frames so far are kept.
+            return float(force_deviation(forces).max()) if np.isfinite(forces).all() else float("nan")
 
     settings = DynamicsSettings.from_section(
         sampling, n_steps=call.args["n_steps"], temperature_K=call.args["temperature_K"]
@@ -332,7 +330,7 @@ def choose(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     tables = {request: _read_npz(call.path("scores", f"{request}.npz")) for request, _ in candidates.values()}
     features = np.array([tables[request]["features"][row] for request, row in candidates.values()])
     scores = np.array([tables[request]["deviation"][row] for request, row in candidates.values()])
-    taken = np.zeros((0, features.shape[1]))
+    taken: Any = np.zeros((0, features.shape[1]))
     if call.args["taken"]:
         frames = call.frames.read_many(call.args["taken"])
         first = _committee(call, 0, parcels).members[0]
@@ -394,25 +392,19 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
 
 
 def _audit(call: Call, frame: Frame, label: Label) -> dict[str, float]:
-    from fff.selection import audit_verdict
+    from fff.selection import audit_errors
 
-    tolerances = call.settings["audit"]
-    shifts = call.args["energy_shifts_eV"]
     if frame.forces_eV_per_A is None:
         msg = f"The frame {call.args['frame']} lacks the forces of the model that drove it."
         raise ValueError(msg)
-    verdict = audit_verdict(
+    shifts = call.args["energy_shifts_eV"]
+    errors = audit_errors(
         frame.energy_eV + sum(shifts.get(str(number), 0.0) for number in frame.atoms.numbers),
         label.energy_eV,
         frame.forces_eV_per_A,
         label.forces_eV_per_A,
-        tolerances["energy_tolerance_eV_per_atom"],
-        tolerances["force_tolerance_eV_per_A"],
     )
-    return {
-        "energy_error": verdict.energy_error_eV_per_atom,
-        "force_error": verdict.force_error_eV_per_A,
-    }
+    return {"energy_error": errors.energy_eV_per_atom, "force_error": errors.force_eV_per_A}
 
 
 @_task
@@ -438,7 +430,7 @@ def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]
     return {"file": str(file.relative_to(call.run_dir)), "n_frames": len(labels)}
 
 
-def _write_npz(path: Path, **arrays: np.ndarray) -> None:
+def _write_npz(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())

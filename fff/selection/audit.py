@@ -10,44 +10,46 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["AuditVerdict", "audit_verdict"]
+__all__ = ["AuditErrors", "audit_errors"]
 
 
 @dataclass(frozen=True)
-class AuditVerdict:
-    """Whether a trajectory may go on, and the two errors that decided it.
+class AuditErrors:
+    """The two errors that decide whether a trajectory may go on.
 
     Attributes:
-        passed: Whether both errors are below their tolerances.
-        energy_error_eV_per_atom: |E_model - E_reference| / n_atoms; not finite if one of the energies is not.
-        force_error_eV_per_A: Root mean square over all force components; not finite if a force is not.
+        energy_eV_per_atom: |E_model - E_reference| / n_atoms; not finite if one of the energies is not.
+        force_eV_per_A: Root mean square over all force components; not finite if a force is not.
     """
 
-    passed: bool
-    energy_error_eV_per_atom: float
-    force_error_eV_per_A: float
+    energy_eV_per_atom: float
+    force_eV_per_A: float
+
+    def pass_audit(self, energy_tolerance_eV_per_atom: float, force_tolerance_eV_per_A: float) -> bool:
+        """Return whether both errors are below their tolerances; errors that are not finite never are.
+
+        The energy alone can be right by chance where the forces that drive the trajectory are wrong.
+        """
+        # A comparison with NaN is false and infinity is below nothing.
+        return bool(
+            self.energy_eV_per_atom < energy_tolerance_eV_per_atom
+            and self.force_eV_per_A < force_tolerance_eV_per_A
+        )
 
 
-def audit_verdict(
+def audit_errors(
     energy_model_eV: float,
     energy_reference_eV: float,
     forces_model_eV_per_A: Float[np.ndarray, "n_atoms 3"],
     forces_reference_eV_per_A: Float[np.ndarray, "n_atoms 3"],
-    energy_tolerance_eV_per_atom: float,
-    force_tolerance_eV_per_A: float,
-) -> AuditVerdict:
-    """Return the verdict on one frame. Numbers that are not finite never pass.
-
-    Both errors must be below their tolerances: the energy alone can be right by chance where the forces that
-    drive the trajectory are wrong.
+) -> AuditErrors:
+    """Return the errors of the model that drove a run, not of a newer one, on one frame.
 
     Args:
-        energy_model_eV: Total energy from the model that drove the run, not from a newer one.
+        energy_model_eV: Total energy from the model.
         energy_reference_eV: Total energy from the reference method.
-        forces_model_eV_per_A: Forces from the same model.
+        forces_model_eV_per_A: Forces from the model.
         forces_reference_eV_per_A: Forces from the reference method.
-        energy_tolerance_eV_per_atom: Bound on the energy error.
-        force_tolerance_eV_per_A: Bound on the force error.
 
     Raises:
         ValueError: If the two force arrays are not of one shape (n_atoms, 3) with at least one atom.
@@ -63,6 +65,4 @@ def audit_verdict(
     with np.errstate(invalid="ignore", over="ignore"):
         energy_error = float(abs(np.float64(energy_model_eV) - np.float64(energy_reference_eV)) / len(model))
         force_error = float(np.sqrt(np.mean((model - reference) ** 2)))
-    # A comparison with NaN is false and infinity is below nothing, so neither passes.
-    passed = energy_error < energy_tolerance_eV_per_atom and force_error < force_tolerance_eV_per_A
-    return AuditVerdict(passed, energy_error, force_error)
+    return AuditErrors(energy_error, force_error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.models import fit_reference_energies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
     from pathlib import Path
 
     from proxystore.proxy import Proxy
@@ -38,10 +38,22 @@ SETTINGS = {
     "train-baseline": ("model", "training"),
     "dynamics": ("sampling",),
     "choose": ("selection",),
-    "calculate": ("reference", "audit"),
+    "calculate": ("reference",),
     "reference-dynamics": ("reference", "test"),
 }
 """Sections of the config that a kind of task is told."""
+
+
+class TrainingSets(Protocol):
+    """What a policy says about training sets."""
+
+    def training_set(self, n: int) -> Sequence[str]:
+        """Return the ids of the first `n` labels."""
+        ...
+
+    def baseline_files(self) -> Sequence[str]:
+        """Return the files with the random frames of the comparison."""
+        ...
 
 
 class Cargo:
@@ -52,8 +64,7 @@ class Cargo:
         config: The config.
         shelf: Holds what travels as proxies.
         labels: The labels; this process is their only writer.
-        training_set: Returns the ids of the first n labels.
-        baseline_files: Returns the files with the random frames of the comparison.
+        policy: Knows what the training sets consist of.
         method: Name of the reference method, as rows of the database carry it.
     """
 
@@ -63,16 +74,14 @@ class Cargo:
         config: ActiveLearningConfig,
         shelf: ModelShelf,
         labels: LabelStore,
-        training_set: Callable[[int], Sequence[str]],
-        baseline_files: Callable[[], Sequence[str]],
+        policy: TrainingSets,
         method: str,
     ) -> None:
         self.run = run
         self._config = config.model_dump(mode="json")
         self._shelf = shelf
         self._labels = labels
-        self._training_set = training_set
-        self._baseline_files = baseline_files
+        self._policy = policy
         self._live: set[str] = set()
         self._live_seq = -1
         self._live_lock = threading.Lock()
@@ -134,7 +143,7 @@ class Cargo:
         path.unlink()
         return dict(json.loads(data))
 
-    def set_live(self, live: set[str], seq: int) -> None:
+    def set_live(self, live: Set[str], seq: int) -> None:
         """Let go what later requests cannot name any more, and name the present committee on disk.
 
         Args:
@@ -161,7 +170,7 @@ class Cargo:
 
     def _settings(self, kind: str) -> dict[str, Any]:
         settings = {section: self._config[section] for section in SETTINGS.get(kind, ())}
-        if kind in {"dynamics", "score"}:
+        if kind == "score":
             settings["deviation"] = self._config["selection"]["deviation"]
         return settings
 
@@ -176,11 +185,11 @@ class Cargo:
         return lambda: read_models(self.run.models, member_folders(key))
 
     def _read_labels(self, n: int) -> list[Label]:
-        return self._labels.read(self._training_set(n))
+        return self._labels.read(self._policy.training_set(n))
 
     def _read_baseline(self, n: int) -> list[Label]:
         labels: list[Label] = []
-        for file in sorted(self._baseline_files()):
+        for file in sorted(self._policy.baseline_files()):
             labels += labels_from_bytes((self.run.path / file).read_bytes())
         return labels[:n]
 

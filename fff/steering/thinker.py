@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, get_args
 
 from colmena.exceptions import TimeoutException
@@ -19,11 +19,11 @@ from fff.steering.outbox import Outbox
 from fff.steering.records import Agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     from colmena.models import Result
-    from colmena.queue import ColmenaQueues
 
+    from fff.compute.queues import LocalQueues
     from fff.compute.tasks import Call
     from fff.data.events import EventLog
     from fff.steering.cargo import Cargo
@@ -48,8 +48,8 @@ class Usage:
 
     def __init__(self, capacity: Mapping[str, int]) -> None:
         self.capacity = dict(capacity)
-        self.busy_s: Counter[str] = Counter()
-        self.by_kind_s: Counter[str] = Counter()
+        self.busy_s: defaultdict[str, float] = defaultdict(float)
+        self.by_kind_s: defaultdict[str, float] = defaultdict(float)
         self.tasks: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.held_back_s = 0.0
@@ -116,7 +116,7 @@ class CampaignThinker(BaseThinker):
 
     def __init__(
         self,
-        queues: ColmenaQueues,
+        queues: LocalQueues,
         policy: Policy,
         log: EventLog,
         first_seq: int,
@@ -125,6 +125,7 @@ class CampaignThinker(BaseThinker):
         watch: Callable[[CampaignThinker], None],
     ) -> None:
         super().__init__(queues)
+        self._local_queues = queues
         self.policy = policy
         self.usage = Usage(capacity)
         self.stop_reason: str | None = None
@@ -153,7 +154,9 @@ class CampaignThinker(BaseThinker):
         """Return the numbers that people watch."""
         with self._lock:
             self.usage.advance(self.policy)
-            return {**self.policy.snapshot(), "usage": self.usage.summary()}
+            snapshot = self.policy.snapshot()
+            usage = self.usage.summary()
+        return {**snapshot, "usage": usage, "largest_message_bytes": self._local_queues.largest_message}
 
     # The four agents. Each body is one line so that a reader of Colmena code finds the pairs.
 
@@ -221,7 +224,8 @@ class CampaignThinker(BaseThinker):
                 result = self.queues.get_result(topic=name, timeout=WAIT_S)
             except TimeoutException:
                 return
-            self._take_in(result)
+            if result is not None:
+                self._take_in(result)
 
         self._until_done(receive_next)
 
@@ -248,7 +252,8 @@ class CampaignThinker(BaseThinker):
         )
 
     def _take_in(self, result: Result) -> None:
-        request, call, queued = self._in_flight.pop(result.task_info["request"])
+        info = result.task_info or {}
+        request, call, queued = self._in_flight.pop(info["request"])
         envelope = result.value if result.success else _lost(result)
         values = self._cargo.read_values(envelope)
         self._cargo.unload(request, values, envelope["outcome"])
@@ -272,7 +277,7 @@ class CampaignThinker(BaseThinker):
         if self.policy.verdict is not None:
             self.done.set()
 
-    def _decide(self, event: Event) -> set[str]:
+    def _decide(self, event: Event) -> Set[str]:
         """Log first, then decide; the lock is held."""
         self.usage.advance(self.policy)
         self.usage.add_task(event)
@@ -282,7 +287,7 @@ class CampaignThinker(BaseThinker):
             logger.warning("%s failed: %s", event.request, event.values.get("message"))
         return self._dispatch(self.policy.handle(event))
 
-    def _dispatch(self, requests: Sequence[Request]) -> set[str]:
+    def _dispatch(self, requests: Sequence[Request]) -> Set[str]:
         for request in requests:
             delay = min(2.0 ** (request.attempt - 1), LARGEST_BACK_OFF_S) if request.attempt > 1 else 0.0
             self._outboxes[request.agent].put(request, delay_s=delay)

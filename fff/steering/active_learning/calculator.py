@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fff.base.draws import uniform
+from fff.selection import AuditErrors
 from fff.steering.active_learning.state import START_MODEL, LabelRecord
 from fff.steering.records import Request, Verdict
 
@@ -70,7 +71,7 @@ class Calculator:
         state.labels.append(LabelRecord(request.id, args["hash"], args["source"], args["frame"]))
         state.n_own_labels += 1
         if args["source"] == "audit":
-            errors = (event.values["energy_error"], event.values["force_error"])
+            errors = AuditErrors(event.values["energy_error"], event.values["force_error"])
             self._sampler.audited(args["trajectory"], args["frame"], args["steps"], errors)
 
     def _receive_failure(self, event: Event, request: Request) -> None:

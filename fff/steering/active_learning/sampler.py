@@ -11,6 +11,7 @@ from fff.steering.records import Request, Verdict
 
 if TYPE_CHECKING:
     from fff.data.events import Event
+    from fff.selection import AuditErrors
     from fff.steering.active_learning.selector import Selector
     from fff.steering.active_learning.state import State, Trajectory
 
@@ -118,23 +119,23 @@ class Sampler:
             )
         )
 
-    def audited(self, index: int, frame: str, steps: int, errors: tuple[float, float] | None) -> None:
+    def audited(self, index: int, frame: str, steps: int, errors: AuditErrors | None) -> None:
         """Send a trajectory on or back after its audit.
 
         Args:
             index: The trajectory.
             frame: The audited frame.
             steps: Steps of the audited run.
-            errors: Energy error (eV/atom) and force error (eV/Å), or None when the reference failed there.
+            errors: Those of the model that drove the run, or None when the reference failed there.
         """
         audit = self.state.config.audit
         trajectory = self.state.trajectories[index]
         if errors is not None:
-            self.state.recent_runs = [*self.state.recent_runs, Run(errors[0], steps)][-RECENT_RUNS:]
-        passed = (
-            errors is not None
-            and errors[0] < audit.energy_tolerance_eV_per_atom
-            and errors[1] < audit.force_tolerance_eV_per_A
+            self.state.recent_runs = [*self.state.recent_runs, Run(errors.energy_eV_per_atom, steps)][
+                -RECENT_RUNS:
+            ]
+        passed = errors is not None and errors.pass_audit(
+            audit.energy_tolerance_eV_per_atom, audit.force_tolerance_eV_per_A
         )
         if not passed:
             self._restart(trajectory)
