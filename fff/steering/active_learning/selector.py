@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Selector"]
 
 MAX_ATTEMPTS = 2
-"""A chunk or a choice that fails is tried once more; then it costs only itself."""
+"""A chunk that fails is tried once more; then it costs only itself."""
 
 
 class Selector:
@@ -79,7 +79,9 @@ class Selector:
         known_to = state.committee.n_labels if state.committee is not None else 0
         done = [label.frame for label in state.labels[known_to:] if label.frame]
         on_their_way = [
-            request.args["frame"] for request in state.open.values() if request.kind == "calculate"
+            request.args["frame"]
+            for request in (*state.open.values(), *state.retries)
+            if request.kind == "calculate"
         ]
         state.taken = [*done, *on_their_way]
 
@@ -126,6 +128,8 @@ class Selector:
             if failures >= state.config.calculation.max_consecutive_failures:
                 why = event.values.get("message", "unknown")
                 state.verdict = Verdict("failed", f"Choosing frames failed {failures} times in a row: {why}")
+            # Due again: what was scored for it has not been considered.
+            state.scored_since_choice = len(state.scored)
             return
         state.consecutive_failures["choose"] = 0
         state.chosen_round = request.args["round"]
@@ -140,7 +144,7 @@ class Selector:
 
     def _choice_is_due(self) -> bool:
         state = self.state
-        if not state.scored_since_choice or state.running("choose"):
+        if not state.scored_since_choice or not state.scored or state.running("choose"):
             return False
         if state.committee is not None and state.chosen_round != state.committee.round:
             return not state.rescoring

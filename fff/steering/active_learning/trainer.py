@@ -19,6 +19,9 @@ __all__ = ["Trainer"]
 MAX_ATTEMPTS = 2
 """A member that fails is tried once more."""
 
+FEWEST_MEMBERS = 2
+"""Members without which there is no deviation, and no committee."""
+
 MAX_FAILED_ROUNDS = 2
 """Rounds in a row that may give no committee before the campaign stops."""
 
@@ -150,17 +153,20 @@ class Trainer:
     def _close_round(self, training: Round) -> None:
         state = self.state
         state.training = None
-        if len(training.members) >= min(2, state.config.committee.size):
+        if len(training.members) >= FEWEST_MEMBERS:
             state.failed_rounds = 0
             state.committee = Committee(training.number, tuple(training.members), training.n_labels)
             self._selector.new_committee()
             self._tester.new_committee(state.committee)
             return
         state.failed_rounds += 1
-        if state.committee is None or state.budget_spent or state.failed_rounds >= MAX_FAILED_ROUNDS:
+        if state.committee is None or state.failed_rounds >= MAX_FAILED_ROUNDS:
             why = state.first_failure.get("train", "unknown")
             state.verdict = Verdict(
                 "failed",
                 f"Round {training.number} gave {len(training.members)} of {state.config.committee.size} "
                 f"models; a committee needs two. First error: {why}",
             )
+            return
+        # Its trigger is kept: no further label may come, with as many on hand as `max_ahead` allows.
+        state.n_labels_at_start = state.committee.n_labels
