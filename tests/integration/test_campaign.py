@@ -1,0 +1,231 @@
+"""A real campaign: Colmena, Parsl, ProxyStore, SchNetPack, ASE's EMT and its database, on two workers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+
+import numpy as np
+import pytest
+
+import fff
+from fff.campaigns import run_campaign
+from fff.compute.stores import ModelShelf
+from fff.config import load_config
+from fff.data.events import read_events
+from fff.data.labels import LabelStore
+from fff.data.run_directory import RunDirectory
+from fff.steering.active_learning import ActiveLearning
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+OVERRIDES = [
+    "name=small",
+    "seed=3",
+    "structures=[bulk:Cu:1x1x1]",
+    "reference={kind: ase, calculator: emt}",
+    "model={n_features: 8, n_layers: 1, cutoff_A: 3.0, n_radial: 8}",
+    "committee.size=2",
+    "start.n_labels=6",
+    "training={retrain_every: 6, max_epochs: 15}",
+    "sampling={n_parallel: 2, n_trajectories: 3, n_steps: 40, temperature_K: 300, timestep_fs: 2.0, n_frames: 6}",
+    "audit={energy_tolerance_eV_per_atom: 5.0, force_tolerance_eV_per_A: 50.0}",
+    "selection.chunk_size=5",
+    "test={n_frames: 12, interval_steps: 5, equilibration_steps: 10, timestep_fs: 2.0, random_baseline: true}",
+    "stop.max_labels=20",
+    "site={kind: laptop, n_workers: 2}",
+]
+
+
+class Observer:
+    """Watches a real campaign from inside its process: states of the policy, objects in the store."""
+
+    def __init__(self, monkeypatch):
+        self.states = []
+        self.policy = None
+        self.shelf = None
+        self.excess = []
+        self.most_objects = 0
+        self.done = threading.Event()
+        handle, start = ActiveLearning.handle, ActiveLearning.start
+        place = ModelShelf.place
+
+        def watched_start(policy):
+            self.policy = policy
+            requests = start(policy)
+            self.states.append(copy.deepcopy(policy.state))
+            return requests
+
+        def watched_handle(policy, event):
+            requests = handle(policy, event)
+            self.states.append(copy.deepcopy(policy.state))
+            return requests
+
+        def watched_place(shelf, key, make):
+            self.shelf = shelf
+            place(shelf, key, make)
+
+        monkeypatch.setattr(ActiveLearning, "start", watched_start)
+        monkeypatch.setattr(ActiveLearning, "handle", watched_handle)
+        monkeypatch.setattr(ModelShelf, "place", watched_place)
+        self.thread = threading.Thread(target=self._count, daemon=True)
+        self.thread.start()
+
+    def _count(self):
+        while not self.done.wait(0.05):
+            if self.shelf is None:
+                continue
+            objects = self.shelf.n_objects()
+            self.most_objects = max(self.most_objects, objects)
+            in_flight = {key for r in list(self.policy.open_requests.values()) for key in r.models}
+            allowed = len(in_flight | self.policy.live_models) + len(self.policy.open_requests)
+            if objects > allowed:
+                self.excess.append((objects, allowed))
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        observer = Observer(monkeypatch)
+        run = RunDirectory(tmp_path_factory.mktemp("campaign") / "run")
+        lines = []
+        outcome = run_campaign(load_config(None, OVERRIDES), run.path, say=lines.append)
+        observer.done.set()
+        observer.thread.join()
+    return outcome, run, observer
+
+
+def test_it_finishes_with_as_many_labels_as_asked_for(campaign):
+    outcome, run, _ = campaign
+    assert outcome.state == "finished", outcome.message
+    with LabelStore(run.labels) as labels:
+        assert len(labels) == 20
+        sources = {row["source"] for row in labels.rows()}
+    assert sources == {"initial", "audit", "active"}
+
+
+def test_every_label_is_a_reference_calculation(campaign):
+    from ase.calculators.emt import EMT
+
+    _, run, _ = campaign
+    with LabelStore(run.labels) as store:
+        labels = store.read()
+    for label in labels:
+        atoms = label.atoms.copy()
+        atoms.calc = EMT()
+        assert label.energy_eV == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+        np.testing.assert_allclose(label.forces_eV_per_A, atoms.get_forces(), atol=1e-8)
+
+
+def test_no_structure_is_labelled_twice(campaign):
+    _, run, _ = campaign
+    with LabelStore(run.labels) as store:
+        hashes = [label.hash for label in store.read()]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_rows_carry_their_origin_and_what_was_predicted_before(campaign):
+    _, run, _ = campaign
+    with LabelStore(run.labels) as store:
+        rows = list(store.rows())
+    for row in rows:
+        assert row["method"]
+        assert row["wall_s"] > 0
+        if row["source"] != "initial":
+            assert row["trajectory"].startswith("t")
+            assert row["model"].startswith("sha256:")
+            assert np.isfinite(row["predicted_energy_eV"]).all()
+            assert row["predicted_forces"].shape[-2:] == (len(row["label"].atoms), 3)
+        if row["source"] == "active":
+            assert row["deviation"] >= 0
+            assert row["features"].shape == (8,)
+
+
+def test_trajectories_that_pass_their_audit_go_on_from_where_they_were(campaign):
+    _, run, observer = campaign
+    assert max(trajectory.passed for trajectory in observer.states[-1].trajectories) >= 1
+    audited = {
+        event.request: event
+        for event in read_events(run.events)
+        if event.kind == "dynamics" and event.outcome == "done"
+    }
+    starts = [t.frame for state in observer.states for t in state.trajectories]
+    assert any(frame.rpartition(":")[0] in audited for frame in starts)
+
+
+def test_the_last_committee_knows_all_labels_and_has_its_error_measured(campaign):
+    _, run, observer = campaign
+    state = observer.states[-1]
+    assert state.committee.n_labels == len(state.labels) == 20
+    assert {"round-000", f"round-{state.committee.round:03d}", "baseline"} <= set(state.errors)
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary["errors"]["baseline"]["n_labels"] == 20
+
+
+def test_test_structures_are_never_trained_on(campaign):
+    from fff.data.packing import labels_from_bytes
+
+    _, run, _ = campaign
+    with LabelStore(run.labels) as store:
+        trained = {label.hash for label in store.read()}
+    files = sorted(run.test.glob("testset-*.npz"))
+    tested = {label.hash for file in files for label in labels_from_bytes(file.read_bytes())}
+    assert len(tested) == 12
+    assert not tested & trained
+
+
+def test_the_store_holds_no_more_than_the_living_models_and_what_is_in_flight(campaign):
+    _, run, observer = campaign
+    assert observer.most_objects >= 2
+    assert observer.excess == []
+    assert not run.store.exists()
+
+
+def test_no_message_over_10_kb_passes_a_queue(campaign):
+    _, run, _ = campaign
+    largest = json.loads(run.status.read_text())["largest_message_bytes"]
+    assert 0 < largest < 10_000
+
+
+def test_every_prefix_of_the_log_replays_to_the_state_it_had_live(campaign):
+    _, run, observer = campaign
+    opened, *events = read_events(run.events)
+    replayed = ActiveLearning(opened)
+    replayed.start()
+    assert replayed.state == observer.states[0]
+    for event, live in zip(events, observer.states[1:], strict=True):
+        replayed.handle(event)
+        assert replayed.state == live, f"after event {event.seq}"
+
+
+def test_status_and_files_are_those_that_are_promised(campaign):
+    _, run, _ = campaign
+    status = json.loads(run.status.read_text())
+    assert status["state"] == "finished"
+    promised = {"reason", "resumable", "round", "labels", "errors", "workers", "started", "updated", "eta_s"}
+    assert promised <= set(status)
+    assert set(status["labels"]) == {"done", "failed", "in_flight", "target"}
+    for name in ("config.yaml", "provenance.json", "events.jsonl", "run.log", "labels.db", "summary.txt"):
+        assert (run.path / name).is_file(), name
+    assert not run.lock.exists()
+    assert list(run.tasks.iterdir()) == []
+
+
+def test_the_resolved_config_gives_the_same_config_again(campaign):
+    _, run, _ = campaign
+    again = load_config(run.config).config
+    assert again == load_config(None, OVERRIDES).config
+
+
+def test_the_result_opens_as_an_ase_calculator(campaign):
+    from ase.build import bulk
+
+    _, run, _ = campaign
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = fff.calculator(run.path, device="cpu")
+    assert np.isfinite(atoms.get_potential_energy())
+    assert atoms.get_forces().shape == (4, 3)
+    assert atoms.get_stress().shape == (6,)
+    assert atoms.calc.results["deviation"] >= 0
