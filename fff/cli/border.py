@@ -14,6 +14,8 @@ from fff.base.errors import (
     ConfigError,
     FffError,
     InputFileError,
+    ModelFileError,
+    ReferenceSetupError,
     RunDirectoryError,
     StructureError,
 )
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "STOPPED", "USAGE", "Border"]
 
 FAILED, USAGE, STOPPED = 1, 2, 3
-_INPUT_ERRORS = (ConfigError, InputFileError, StructureError, RunDirectoryError)
+_INPUT_ERRORS = (
+    ConfigError,
+    InputFileError,
+    ModelFileError,
+    ReferenceSetupError,
+    RunDirectoryError,
+    StructureError,
+)
 
 
 class Border:

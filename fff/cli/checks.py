@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fff.base.draws import seed_for
 from fff.base.errors import ConfigError, FffError, ReferenceSetupError, RunDirectoryError
 from fff.config import nearest
 from fff.data.structures import check_structures, load_labels, load_structures
@@ -57,7 +58,8 @@ def check_inputs(loaded: LoadedConfig) -> Inputs:
     config = loaded.config
     _check_run_dir(loaded.run_dir)
     with _naming("structures"):
-        structures = load_structures(config.structures, relax=lambda atoms: atoms, seed=config.seed)
+        seed = seed_for(config.seed, "structures")
+        structures = load_structures(config.structures, relax=lambda atoms: atoms, seed=seed)
     labels = _labels("labels", config.labels)
     test_labels = _labels("test.labels", [config.test.labels] if config.test.labels else [])
     _check_apart(labels, test_labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,13 +18,13 @@ __all__ = ["run"]
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; presets are in configs/.")],
     max_labels: Annotated[
-        int | None, typer.Option(help="Labels made at most (stop.max_labels).", metavar="N")
+        str | None, typer.Option(help="Labels made at most (stop.max_labels).", metavar="N")
     ] = None,
     committee_size: Annotated[
-        int | None, typer.Option(help="Members of the committee (committee.size).", metavar="N")
+        str | None, typer.Option(help="Members of the committee (committee.size).", metavar="N")
     ] = None,
     retrain_every: Annotated[
-        int | None, typer.Option(help="New labels per training round (training.retrain_every).", metavar="N")
+        str | None, typer.Option(help="New labels per training round (training.retrain_every).", metavar="N")
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Reference method: xtb, pyscf, ase (reference.kind).", metavar="KIND")
@@ -33,7 +33,7 @@ def run(
         str | None, typer.Option(help="Machine: laptop, workstation (site.kind).", metavar="KIND")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Everything random follows from it (seed).", metavar="N")
+        str | None, typer.Option(help="Everything random follows from it (seed).", metavar="N")
     ] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where everything is written; runs/<name> by default.", metavar="DIR")
@@ -50,12 +50,12 @@ def run(
 ) -> None:
     """Run an active-learning campaign: structures in, a trained force field out."""
     given = {
-        "stop.max_labels": ("--max-labels", max_labels),
-        "committee.size": ("--committee-size", committee_size),
-        "training.retrain_every": ("--retrain-every", retrain_every),
+        "stop.max_labels": ("--max-labels", _number(max_labels)),
+        "committee.size": ("--committee-size", _number(committee_size)),
+        "training.retrain_every": ("--retrain-every", _number(retrain_every)),
         "reference.kind": ("--reference", reference),
         "site.kind": ("--site", site),
-        "seed": ("--seed", seed),
+        "seed": ("--seed", _number(seed)),
         "run_dir": ("--run-dir", str(run_dir) if run_dir else None),
     }
     flags = {key: (flag, value) for key, (flag, value) in given.items() if value is not None}
@@ -67,6 +67,16 @@ def run(
         message, code = _dry_run(loaded) if dry_run else _carry_out(loaded, border)
     typer.echo(message)
     raise typer.Exit(code)
+
+
+def _number(text: str | None) -> int | float | str | None:
+    """Return a number where it is one; the config then says which key, value and bound do not fit."""
+    for kind in (int, float):
+        try:
+            return None if text is None else kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
@@ -84,18 +94,15 @@ def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
 
 
 def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
+    from fff.campaigns import run_campaign
     from fff.cli import screen
     from fff.cli.checks import check_inputs
 
     inputs = check_inputs(loaded)
     typer.echo(screen.first_screen(loaded, inputs))
     typer.echo("")
-    outcome: Any = _run_campaign(loaded, border)
-    return screen.last_line(outcome.state, outcome.message), int(outcome.exit_code)
-
-
-def _run_campaign(loaded: LoadedConfig, border: Border) -> Any:
-    from fff.campaigns import run_campaign
-
     border.started = True
-    return run_campaign(loaded, loaded.run_dir)
+    outcome = run_campaign(loaded, loaded.run_dir, say=typer.echo)
+    if outcome.table:
+        typer.echo(f"\n{outcome.table}\n")
+    return outcome.message, outcome.exit_code

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fff.cli.checks import Inputs
     from fff.config import LoadedConfig
 
-__all__ = ["first_screen", "found", "last_line", "values"]
+__all__ = ["first_screen", "found", "values"]
 
 _TREE = (
     ("config.yaml", "every value of this run; `fff run` takes it"),
@@ -107,12 +107,6 @@ def _flat(section: dict[str, Any], keys: set[str], prefix: str = "") -> Iterator
             yield key, value
         else:
             yield from _flat(value, keys, f"{key}.")
-
-
-def last_line(state: str, message: str) -> str:
-    """Return the last line of a run, which starts with `Finished:`, `Stopped:` or `Failed:`."""
-    start = f"{state.capitalize()}: "
-    return message if message.startswith(start) else start + message
 
 
 def _short(path: Path) -> str:

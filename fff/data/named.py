@@ -208,9 +208,9 @@ def _unit_cell(source: str, element: str) -> Atoms:
         found = nearest(element, atomic_numbers)
         hint = f"Did you mean `bulk:{found}`? " if found else ""
         raise _error(source, f"`{element}` is no element", f"{hint}Compounds can come from a file.")
-    for shape in ({"cubic": True}, {"orthorhombic": True}, {}):
+    for cubic, orthorhombic in ((True, False), (False, True), (False, False)):
         try:
-            return ase.build.bulk(element, **shape)
+            return ase.build.bulk(element, cubic=cubic, orthorhombic=orthorhombic)
         except (ValueError, RuntimeError, KeyError):
             continue
     raise _error(source, f"ASE knows no simple crystal of {element}", "Give the crystal in a file.")

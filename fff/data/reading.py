@@ -51,7 +51,8 @@ def read_frames(source: str) -> list[Atoms]:
     frames = _read_all(path)
     if not frames:
         msg = f"The file {path} holds no structure."
-        raise InputFileError(msg, hint="Give a file with at least one structure.", path=str(path))
+        hint = "Give a file with at least one structure."
+        raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
     wanted = string2index(index)
     try:
         chosen = frames[wanted] if isinstance(wanted, slice) else [frames[wanted]]
@@ -74,7 +75,7 @@ def _read_all(path: Path) -> list[Atoms]:
     except UnknownFileTypeError:
         msg = f"The file {path} is of no type that ASE reads."
         hint = "Give for example extended XYZ, CIF, POSCAR or an ASE database."
-        raise InputFileError(msg, hint=hint, path=str(path), unknown_type=True) from None
+        raise InputFileError(msg, hint=hint, path=str(path), no_structures=True) from None
     except KeyError as error:
         msg = f"The file {path} holds {error}, which is no element."
         raise InputFileError(msg, hint="Check the element symbols.", path=str(path)) from None
@@ -103,7 +104,8 @@ def _check_readable(path: Path) -> None:
         raise InputFileError(msg, hint="Check its permissions.", path=str(path)) from None
     if empty:
         msg = f"The file {path} is empty."
-        raise InputFileError(msg, hint="Give a file with at least one structure.", path=str(path))
+        hint = "Give a file with at least one structure."
+        raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
 
 
 def _read_database(path: Path) -> list[Atoms]:

@@ -68,7 +68,7 @@ def _read_folder(path: Path) -> list[Atoms]:
             structures += read_frames(str(file))
         except InputFileError as error:
             # A folder may hold notes and tables beside its structures.
-            if not error.context.get("unknown_type") and file.stat().st_size:
+            if "no_structures" not in error.context:
                 raise
     if not structures:
         msg = f"The folder {path} holds no file with a structure that ASE reads."
