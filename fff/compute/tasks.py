@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fff.base.errors import FffError, TimeLimitError
+from fff.base.errors import FffError
 from fff.base.files import write_bytes
 from fff.base.ids import sha256_bytes
 from fff.data.accuracy import force_accuracy
@@ -100,14 +100,14 @@ def _task(
             if call.models and call.models[-1].startswith("args:"):
                 args = json.loads(parcels[-1]["args.json"])
                 call = replace(call, args=args, models=call.models[:-1])
-            values = function(call, parcels[: len(call.models)])
+            values = _small(call, function(call, parcels[: len(call.models)]))
             outcome = "done"
         except Exception as error:  # noqa: BLE001 - the border of a remote task: it becomes an event
             values = _failure(call, error)
             outcome = "failed"
         return {
             "outcome": outcome,
-            "values": _small(call, values),
+            "values": values,
             "started": started,
             "ended": time.time(),
             "worker": f"{platform.node()}:{os.getpid()}",
@@ -183,14 +183,6 @@ def _members(parcel: Parcel) -> list[dict[str, bytes]]:
 def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     from fff.models import train_member
 
-    limit = call.settings["training"]["time_limit_s"]
-    deadline = time.monotonic() + limit
-
-    def check_time(_: dict[str, Any]) -> None:
-        if time.monotonic() > deadline:
-            msg = f"Training took longer than training.time_limit_s ({limit:g} s)."
-            raise TimeLimitError(msg, hint="Raise the limit, or lower training.max_epochs.")
-
     labels = labels_from_bytes(parcels[0]["labels.npz"])
     energies = json.loads(parcels[0]["reference_energies.json"])
     # A given committee of fewer members serves several.
@@ -204,7 +196,6 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         reference_energies={int(number): value for number, value in energies.items()},
         start=start,
         device=_device(),
-        progress=check_time,
     )
     directory = call.path("models", call.args["directory"])
     for name, content in trained.files.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DynamicsResult", "DynamicsSettings", "Reason", "run_dynamics"]
 
-Reason = Literal["completed", "deviation", "temperature", "force", "distance", "non-finite"]
+Reason = Literal["completed", "deviation", "temperature", "force", "distance", "non-finite", "time-limit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class DynamicsSettings:
         max_force_eV_per_A: Longest sound force on an atom.
         min_distance_factor: Shortest sound distance, as part of the sum of the covalent radii.
         n_frames: Most frames to return besides the last one.
+        time_limit_s: Wall-clock time after which the run ends where it is, looked at every `check_every`
+            steps.
 
     Raises:
         ValueError: If a number of steps, the temperature, the time step or the friction makes no sense.
@@ -59,6 +62,7 @@ class DynamicsSettings:
     max_force_eV_per_A: float
     min_distance_factor: float
     n_frames: int
+    time_limit_s: float
 
     def __post_init__(self) -> None:
         """Refuse what would otherwise fail with a riddle in the middle of a run."""
@@ -96,8 +100,8 @@ class DynamicsResult:
     """What a run gave.
 
     Attributes:
-        reason: Why it ended. `completed`: all steps were made. `deviation`: the committee disagreed. All
-            others are violations of a guard.
+        reason: Why it ended. `completed`: all steps were made. `deviation`: the committee disagreed.
+            `time-limit`: it took too long. All others are violations of a guard.
         steps: Steps from the start to `last`.
         last: The last frame that every check passed, momenta included, with the energy and forces of the
             driving model: the frame to audit and to go on from. It is the start frame (step 0) if the run
@@ -189,6 +193,7 @@ class _Run:
         self._last = _Snapshot(len(atoms))
         self._captured: list[_Snapshot] = []
         self._max_deviation = -math.inf
+        self._deadline = time.monotonic() + settings.time_limit_s
         atoms.calc = calculator
 
     def carry_out(self, rng: np.random.Generator) -> DynamicsResult:
@@ -238,6 +243,8 @@ class _Run:
             return "deviation"
         if is_check:
             self._last = snapshot
+            if time.monotonic() > self._deadline:
+                return "time-limit"
         return None
 
     def _ended_early(self, reason: Reason) -> DynamicsResult:

@@ -30,6 +30,7 @@ def run(atoms: Atoms, calculator, *, seed: int = 0, **changes) -> DynamicsResult
         "max_temperature_factor": 10.0,
         "max_force_eV_per_A": 100.0,
         "min_distance_factor": 0.4,
+        "time_limit_s": math.inf,
     }
     result = run_dynamics(Frame(atoms), DynamicsSettings(**(defaults | changes)), calculator, seed=seed)
     assert result.reason == "completed"

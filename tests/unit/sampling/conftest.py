@@ -67,5 +67,6 @@ def settings() -> Callable[..., DynamicsSettings]:
         "max_force_eV_per_A": 30.0,
         "min_distance_factor": 0.6,
         "n_frames": 3,
+        "time_limit_s": 60.0,
     }
     return lambda **changes: DynamicsSettings(**(defaults | changes))

@@ -354,3 +354,10 @@ def test_settings_come_from_a_config_section(settings):
 def test_the_package_imports_without_torch(package):
     check = f"import sys, fff.{package}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_run_that_takes_too_long_ends_at_a_check_and_keeps_its_frames(start, settings, springs):
+    result = run_dynamics(start, settings(time_limit_s=1e-9), springs(), seed=1)
+    assert result.reason == "time-limit"
+    assert result.steps == 10
+    assert result.last.step == 10
