@@ -104,5 +104,5 @@ def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
     border.started = True
     outcome = run_campaign(loaded, loaded.run_dir, say=typer.echo)
     if outcome.table:
-        typer.echo(f"\n{outcome.table}\n")
+        typer.echo(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code
