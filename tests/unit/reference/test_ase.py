@@ -25,7 +25,7 @@ def register():
 
     def add(name, behaviour, implemented=("energy", "forces")):
         class Registered(Calculator):
-            implemented_properties = list(implemented)
+            implemented_properties = list(implemented)  # noqa: RUF012 - as ASE declares it
 
             def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
                 super().calculate(atoms, list(properties), list(system_changes))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -144,21 +145,15 @@ def test_a_missing_library_is_a_set_up_error(monkeypatch, module):
 
 def test_no_scratch_file_is_left_open(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("pyscf.lib.NamedTemporaryFile", _recording(opened, tmp_path))
+
+    def make(**options):
+        opened.append(tempfile.NamedTemporaryFile(dir=tmp_path))  # noqa: SIM115 - closing it is what is tested
+        return opened[-1]
+
+    monkeypatch.setattr("pyscf.lib.NamedTemporaryFile", make)
 
     kohn_sham.solve(SMALL, molecule("H2"))
 
     assert opened
     assert all(file.closed for file in opened)
     assert not list(tmp_path.iterdir())
-
-
-def _recording(opened, folder):
-    import tempfile
-
-    def make(**options):
-        file = tempfile.NamedTemporaryFile(dir=folder)
-        opened.append(file)
-        return file
-
-    return make
