@@ -107,7 +107,7 @@ class _FastCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
     def __init__(self, members: Sequence[SchNetPackForceField], skin_A: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._members = list(members)
         cutoff_A = max(member.cutoff_A for member in members)
         self.pairs = PairTensors(cutoff_A, skin_A, members[0].device)

@@ -90,7 +90,8 @@ class Network(torch.nn.Module):
             n_in=n_features, aggregation_mode=None, per_atom_output_key=_ENERGY_KEY, output_key=_ENERGY_KEY
         )
         self.cutoff_A = cutoff_A
-        offsets: torch.Tensor = self.representation.radial_basis.offsets
+        radial: Any = representation.radial_basis
+        offsets: torch.Tensor = radial.offsets
         width = float(offsets[1] - offsets[0])
         self.register_buffer("_offsets", offsets.clone(), persistent=False)
         self._offsets: torch.Tensor
