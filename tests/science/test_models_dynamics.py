@@ -32,9 +32,7 @@ def _dynamics(atoms, representation, timestep_fs):
 def test_total_energy_is_conserved_while_pairs_cross_the_cutoff(representation, name):
     atoms = molecule("CH3CH2OH") if name == "ethanol" else bulk("Cu", cubic=True) * (2, 2, 1)
     dynamics = _dynamics(atoms, representation, timestep_fs=0.5)
-    energies = []
-    for _ in dynamics.irun(200):
-        energies.append(atoms.get_total_energy())
+    energies = [atoms.get_total_energy() for _ in dynamics.irun(200)]
     spread = 0.5 * units.kB * 500 * 3 * len(atoms)
     # A force that were not the gradient, or a list that misses pairs, would show as a drift of this size.
     assert np.ptp(energies) < 0.02 * spread
