@@ -167,8 +167,10 @@ class ActiveLearning:
             return Verdict(
                 "finished", f"{state.n_own_labels} labels were made, as many as stop.max_labels asks for"
             )
+        error = state.first_failure.get("calculate")
         return Verdict(
             "failed",
             f"nothing is left to do after {state.n_own_labels} of {state.config.stop.max_labels} labels: "
-            "no structure is left to label and no trajectory can go on",
+            "no structure is left to label and no trajectory can go on"
+            + (f". The first calculation that failed: {error}" if error else ""),
         )
