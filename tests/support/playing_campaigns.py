@@ -242,7 +242,9 @@ class Game:
             assert state.free[pool] + used[pool] == slots
         assert self.n_made <= state.config.stop.max_labels
         assert len(state.pool) <= state.config.selection.pool_size
-        assert set(state.selected) | set(state.scored) | set(state.unscored) | state.rescoring <= set(state.pool)
+        assert set(state.selected) | set(state.scored) | set(state.unscored) | state.rescoring <= set(
+            state.pool
+        )
         assert self.labels == policy.training_set(len(self.labels))
         # Nothing waits for ever.
         assert self.open or policy.verdict is not None

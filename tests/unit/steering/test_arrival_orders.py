@@ -147,7 +147,9 @@ def check_finished(game: Game) -> None:
     assert game.state.committee.n_labels == len(game.labels)
 
 
-NOTHING_FAILS = dict.fromkeys(["fails", "fails again", "its own", "ends at once", "met before", "no score"], 0.0)
+NOTHING_FAILS = dict.fromkeys(
+    ["fails", "fails again", "its own", "ends at once", "met before", "no score"], 0.0
+)
 
 
 @settings(max_examples=60)
@@ -179,12 +181,7 @@ def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options
 @given(
     options=campaigns(),
     seed=st.integers(0, 2**32),
-    rates=st.fixed_dictionaries(
-        {
-            what: RATES
-            for what in [*NOTHING_FAILS, "audit fails"]
-        }
-    ),
+    rates=st.fixed_dictionaries({what: RATES for what in [*NOTHING_FAILS, "audit fails"]}),
 )
 def test_a_campaign_in_which_tasks_fail_at_random_ends_with_a_verdict(options, seed, rates):
     game = play(options, seed, rates)

@@ -98,7 +98,9 @@ def test_a_campaign_with_a_single_initial_label_and_no_model_says_what_went_wron
 # --- audit or selection -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("fraction", "least", "most"), [(0.0, 0, 0), (0.25, 20, 80), (0.75, 120, 180), (1.0, 200, 200)])
+@pytest.mark.parametrize(
+    ("fraction", "least", "most"), [(0.0, 0, 0), (0.25, 20, 80), (0.75, 120, 180), (1.0, 200, 200)]
+)
 def test_audits_and_selected_frames_are_drawn_by_their_fraction_when_both_wait(fraction, least, most):
     n_audits = 0
     for seed in range(200):

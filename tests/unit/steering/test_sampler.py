@@ -89,7 +89,9 @@ def test_a_run_is_told_where_it_starts_how_long_it_is_and_its_draws():
         assert request.args["temperature_K"] == 300.0
         assert request.pool == "cpu"
     runs = [request for request in Game().play().asked if request.kind == "dynamics"]
-    assert len({request.args["seed"] for request in runs}) == len({request.id for request in runs}) == len(runs)
+    assert (
+        len({request.args["seed"] for request in runs}) == len({request.id for request in runs}) == len(runs)
+    )
 
 
 def test_the_runs_of_a_trajectory_are_numbered():
@@ -206,7 +208,9 @@ def test_an_audit_is_passed_below_both_tolerances(energy_error, force_error, pas
     assert game.state.trajectories[index].passed == int(passed)
 
 
-@pytest.mark.parametrize(("on_failure", "frame_id", "passed"), [("restart", None, 0), ("last-valid", "one", 1)])
+@pytest.mark.parametrize(
+    ("on_failure", "frame_id", "passed"), [("restart", None, 0), ("last-valid", "one", 1)]
+)
 @pytest.mark.parametrize("how", ["audit", "reference", "dynamics", "at once", "known"])
 def test_a_trajectory_that_did_not_pass_goes_back(on_failure, frame_id, passed, how):
     game = sampling(audit={"on_failure": on_failure})

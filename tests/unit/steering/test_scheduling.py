@@ -28,9 +28,7 @@ def meet(game: Game, *names: str) -> None:
 # --- slots of sampling and calculation ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("waiting", "change"), [(0, 1), (1, 1), (2, 0), (3, 0), (4, 0), (5, -1), (6, -1)]
-)
+@pytest.mark.parametrize(("waiting", "change"), [(0, 1), (1, 1), (2, 0), (3, 0), (4, 0), (5, -1), (6, -1)])
 def test_a_slot_moves_to_calculation_when_many_audits_wait_and_back_when_few_do(waiting, change):
     game = sampling(queue={"length": 3, "tolerance": 1})
     game.state.sampling_slots = 3
@@ -153,7 +151,9 @@ def test_choosing_goes_before_scoring():
 
 def test_evaluation_waits_for_scoring_and_goes_before_training():
     game = Game(pools={"gpu": 1, "cpu": 6}, test_files=["test/given.npz"])
-    game.play(lambda game: len(game.of("train")) and game.of("train")[0].args["member"] == 2, hold=["dynamics"])
+    game.play(
+        lambda game: len(game.of("train")) and game.of("train")[0].args["member"] == 2, hold=["dynamics"]
+    )
     meet(game, "a", "b", "c")
     game.state.n_labels_at_start = -100
     game.finish(game.of("train")[0])

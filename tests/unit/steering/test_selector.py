@@ -136,7 +136,9 @@ def test_an_incomplete_chunk_waits_for_the_scoring_or_choice_that_runs(busy_with
         game.finish(game.of("score")[0])
     meet(game, "d")
     assert [request.kind for request in game.open if request.pool == "gpu"] == [busy_with]
-    game.finish(game.of(busy_with)[0], **({"frames": []} if busy_with == "choose" else {"deviations": [None] * 3}))
+    game.finish(
+        game.of(busy_with)[0], **({"frames": []} if busy_with == "choose" else {"deviations": [None] * 3})
+    )
     assert game.of("score")[0].args["frames"] == ["d"]
 
 

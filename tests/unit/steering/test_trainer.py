@@ -239,7 +239,10 @@ def test_a_last_round_that_fails_is_done_again():
         ({}, [()] * 3),
         ({"start_model": True}, [("start",)] * 3),
         ({"training": {"start_from": "previous"}}, [(f"member:round-000:{m}",) for m in (0, 2, 0)]),
-        ({"training": {"start_from": "previous"}, "start_model": True}, [(f"member:round-000:{m}",) for m in (0, 2, 0)]),
+        (
+            {"training": {"start_from": "previous"}, "start_model": True},
+            [(f"member:round-000:{m}",) for m in (0, 2, 0)],
+        ),
     ],
 )
 def test_rounds_start_from_the_initial_weights_or_from_the_previous_members(options, models):
