@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from pyscf import lib
 from pyscf.dft.numint import NumInt
 
 from fff.base.errors import ReferenceFailure, ReferenceSetupError
@@ -61,6 +62,31 @@ def test_what_does_not_fit_into_memory_is_not_kept(monkeypatch):
     kohn_sham.solve(SMALL, molecule("H2"))
 
     assert evaluated.count(1) > 2
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (2.5, 0), (1, 1), (-1, 1), (0.5, 3.0)])
+def test_products_are_those_of_pyscf(order, alpha, beta):
+    rng = np.random.default_rng(0)
+    a, b, c = (np.asarray(rng.normal(size=shape), order=order) for shape in ((5, 7), (7, 3), (5, 3)))
+    expected = alpha * (a @ b) + beta * c
+
+    assert lib.ddot is kohn_sham._ddot
+    np.testing.assert_allclose(lib.ddot(a, b, alpha, c.copy(), beta), expected, atol=1e-12)
+    np.testing.assert_allclose(lib.dot(a, b, alpha), alpha * (a @ b), atol=1e-12)
+    into = np.ascontiguousarray(c)
+    assert lib.ddot(a, b, alpha, into, beta) is into
+
+
+def test_fitted_integrals_are_calculated_once_if_they_fit():
+    field = kohn_sham._mean_field(SMALL, kohn_sham._molecule(SMALL, molecule("H2O")))
+    small = SMALL.model_copy(update={"max_memory_MB": 0.01})
+    without = kohn_sham._mean_field(small, kohn_sham._molecule(small, molecule("H2O")))
+
+    assert field.with_df._cderi is not None
+    assert without.with_df._cderi is None
+    kohn_sham._close_files(field)
+    kohn_sham._close_files(without)
 
 
 def test_a_guess_nearby_saves_cycles_and_changes_no_number(monkeypatch):
