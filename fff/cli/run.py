@@ -80,10 +80,10 @@ def _number(text: str | None) -> int | float | str | None:
 
 
 def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
+    from fff.campaigns.inputs import load_inputs
     from fff.cli import screen
-    from fff.cli.checks import check_inputs
 
-    inputs = check_inputs(loaded)
+    inputs = load_inputs(loaded, relax=False)
     typer.echo(screen.values(loaded))
     typer.echo("")
     typer.echo(screen.found(inputs))
@@ -94,15 +94,15 @@ def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
 
 
 def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
-    from fff.campaigns import run_campaign
+    from fff.campaigns.inputs import load_inputs
+    from fff.campaigns.running import run_campaign
     from fff.cli import screen
-    from fff.cli.checks import check_inputs
 
-    inputs = check_inputs(loaded)
+    inputs = load_inputs(loaded)
     typer.echo(screen.first_screen(loaded, inputs))
     typer.echo("")
     border.started = True
-    outcome = run_campaign(loaded, loaded.run_dir, say=typer.echo)
+    outcome = run_campaign(loaded, inputs, say=typer.echo)
     if outcome.table:
         typer.echo(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from fff.cli.checks import Inputs
+    from fff.campaigns.inputs import Inputs
     from fff.config import LoadedConfig
 
 __all__ = ["first_screen", "found", "values"]

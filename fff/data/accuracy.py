@@ -24,7 +24,7 @@ def force_accuracy(
     labels: Sequence[Label],
     energy_eV: Float[np.ndarray, " n_structures"],
     forces_eV_per_A: Sequence[Float[np.ndarray, "n_atoms 3"]],
-) -> dict[str, float | list[float] | int]:
+) -> dict[str, float | list[float] | int | None]:
     """Return the errors of predictions on labelled structures.
 
     Args:
@@ -35,7 +35,8 @@ def force_accuracy(
     Returns:
         `n_structures`; `force_mae_meV_per_A` and `force_rmse_meV_per_A` over all components;
         `force_mae_interval_meV_per_A`, a 95 % interval of the former by a bootstrap over segments (frames of
-        one stretch of dynamics are correlated; structures without a segment count singly);
+        one stretch of dynamics are correlated; structures without a segment count singly), None when there
+        is one segment only;
         `mean_force_mae_meV_per_A`, what predicting the mean force everywhere would give; and
         `energy_mae_meV_per_atom`.
 
@@ -63,7 +64,7 @@ def force_accuracy(
     }
 
 
-def _interval(labels: Sequence[Label], errors: Float[np.ndarray, "n_atoms 3"]) -> list[float]:
+def _interval(labels: Sequence[Label], errors: Float[np.ndarray, "n_atoms 3"]) -> list[float] | None:
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     first = 0
@@ -73,6 +74,9 @@ def _interval(labels: Sequence[Label], errors: Float[np.ndarray, "n_atoms 3"]) -
         sums[segment] += float(rows.sum())
         counts[segment] += rows.size
         first += len(label.atoms)
+    if len(sums) == 1:
+        # One stretch says nothing about another.
+        return None
     total, count = np.array(list(sums.values())), np.array(list(counts.values()))
     # A fixed seed: the same predictions have the same interval, whoever asks.
     draws = np.random.default_rng(0).integers(len(total), size=(N_RESAMPLES, len(total)))

@@ -55,7 +55,7 @@ def read_frames(source: str) -> list[Atoms]:
         raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
     wanted = string2index(index)
     try:
-        chosen = frames[wanted] if isinstance(wanted, slice) else [frames[wanted]]
+        chosen = frames[wanted] if isinstance(wanted, slice) else [frames[int(wanted)]]
     except IndexError:
         chosen = []
     if not chosen:

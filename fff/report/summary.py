@@ -51,11 +51,11 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
     ]
     lines += [_row("mean force as predictor", ["", f"{first['mean_force_mae_meV_per_A']:.1f}", "", "", ""])]
     for name, error in rows:
-        low, high = error["force_mae_interval_meV_per_A"]
+        interval = error["force_mae_interval_meV_per_A"]
         numbers = [
             str(error["n_labels"]),
             f"{error['force_mae_meV_per_A']:.1f}",
-            f"{low:.1f} - {high:.1f}",
+            "not known" if interval is None else f"{interval[0]:.1f} - {interval[1]:.1f}",
             f"{error['force_rmse_meV_per_A']:.1f}",
             f"{error['energy_mae_meV_per_atom']:.2f}",
         ]

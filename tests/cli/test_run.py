@@ -13,9 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from typer.testing import CliRunner
 
-import fff.cli.checks
+import fff.campaigns.inputs
 from fff.base.errors import CampaignError, ConfigError
-from fff.campaigns import Outcome
+from fff.campaigns.running import Outcome
 from fff.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def no_probe(monkeypatch):
     """Take the reference as sound, which saves a process."""
-    monkeypatch.setattr(fff.cli.checks, "probe_reference", lambda section, structures: "GFN2-xTB")
+    monkeypatch.setattr(fff.campaigns.inputs, "probe_reference", lambda section, structures: "GFN2-xTB")
 
 
 @pytest.fixture
@@ -40,15 +40,15 @@ def campaign(monkeypatch):
     calls = []
     answers = [Outcome("finished", "Finished: 128 labels. Results in x", "the table")]
 
-    def run_campaign(loaded, run_dir, *, say):
-        calls.append((loaded, run_dir))
+    def run_campaign(loaded, inputs, *, say):
+        calls.append((loaded, inputs))
         say("a line a minute")
         answer = answers[-1]
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    monkeypatch.setattr("fff.campaigns.run_campaign", run_campaign)
+    monkeypatch.setattr("fff.campaigns.running.run_campaign", run_campaign)
     return calls, answers
 
 
@@ -107,11 +107,11 @@ def test_every_flag_sets_its_key(campaign):
     flags = ["--max-labels", 40, "--committee-size", 3, "--retrain-every", 8, "--seed", 7]
     result = fff_run(config(), *flags, "--reference", "pyscf", "--site", "workstation", "--run-dir", "there")
     assert result.exit_code == 0, result.stderr
-    ((loaded, run_dir),) = calls
+    ((loaded, _),) = calls
     values = loaded.config
     assert (values.stop.max_labels, values.committee.size, values.training.retrain_every) == (40, 3, 8)
     assert (values.seed, values.reference.kind, values.site.kind) == (7, "pyscf", "workstation")
-    assert run_dir == Path("there").resolve()
+    assert loaded.run_dir == Path("there").resolve()
     assert loaded.sources["stop.max_labels"] == "--max-labels"
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fff
-from fff.campaigns import run_campaign
+from fff.campaigns.inputs import load_inputs
+from fff.campaigns.running import run_campaign
 from fff.compute.stores import ModelShelf
 from fff.config import load_config
 from fff.data.events import read_events
@@ -29,10 +30,11 @@ OVERRIDES = [
     "committee.size=2",
     "start.n_labels=6",
     "training={retrain_every: 6, max_epochs: 15}",
-    "sampling={n_parallel: 2, n_trajectories: 3, n_steps: 40, temperature_K: 300, timestep_fs: 2.0, n_frames: 6}",
+    "sampling={n_parallel: 2, n_trajectories: 3, n_steps: 40, timestep_fs: 2.0, n_frames: 6}",
     "audit={energy_tolerance_eV_per_atom: 5.0, force_tolerance_eV_per_A: 50.0}",
     "selection.chunk_size=5",
-    "test={n_frames: 12, interval_steps: 5, equilibration_steps: 10, timestep_fs: 2.0, random_baseline: true}",
+    "test={n_frames: 12, interval_steps: 5, equilibration_steps: 10, timestep_fs: 2.0}",
+    "test.random_baseline=true",
     "stop.max_labels=20",
     "site={kind: laptop, n_workers: 2}",
 ]
@@ -89,8 +91,8 @@ def campaign(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         observer = Observer(monkeypatch)
         run = RunDirectory(tmp_path_factory.mktemp("campaign") / "run")
-        lines = []
-        outcome = run_campaign(load_config(None, OVERRIDES), run.path, say=lines.append)
+        loaded = load_config(None, [*OVERRIDES, f"run_dir={run.path}"])
+        outcome = run_campaign(loaded, load_inputs(loaded), say=lambda line: None)
         observer.done.set()
         observer.thread.join()
     return outcome, run, observer
@@ -215,7 +217,7 @@ def test_status_and_files_are_those_that_are_promised(campaign):
 def test_the_resolved_config_gives_the_same_config_again(campaign):
     _, run, _ = campaign
     again = load_config(run.config).config
-    assert again == load_config(None, OVERRIDES).config
+    assert again == load_config(None, [*OVERRIDES, f"run_dir={run.path}"]).config
 
 
 def test_the_result_opens_as_an_ase_calculator(campaign):

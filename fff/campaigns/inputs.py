@@ -7,26 +7,33 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from ase.optimize import BFGS
+
 from fff.base.draws import seed_for
 from fff.base.errors import ConfigError, FffError, ReferenceSetupError, RunDirectoryError
-from fff.config import nearest
-from fff.data.structures import check_structures, load_labels, load_structures
+from fff.config import XtbReference, nearest
+from fff.data.structures import check_structures, load_labels, load_structures, source_files
+from fff.models.files import find_members
+from fff.reference import ReferenceCalculator, ReferenceProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ase import Atoms
 
     from fff.config import LoadedConfig
     from fff.data.records import Label
 
-__all__ = ["Inputs", "check_inputs", "probe_reference"]
+__all__ = ["Inputs", "load_inputs", "probe_reference"]
 
 _LEAST_LABELS = 2
+_RELAXED_eV_PER_A = 0.1
+_MAX_RELAXATION_STEPS = 200
 _PROBE_LIMIT_S = 300.0
 
 
@@ -35,20 +42,28 @@ class Inputs:
     """What the config's files and names turned out to be.
 
     Attributes:
-        structures: Start structures; clusters packed, not yet relaxed.
-        labels: Labels to train on.
-        test_labels: Labels of the test set, if a file gives them.
+        structures: Where trajectories start.
+        labels: Labels to train on from the first.
+        test_labels: Labels of a given test set; empty when the campaign makes its own.
         method: Name of the reference method.
+        start_members: Folders of the members of the model to fine-tune.
+        files: Every file that was read.
     """
 
     structures: list[Atoms]
     labels: list[Label]
     test_labels: list[Label]
     method: str
+    start_members: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
-def check_inputs(loaded: LoadedConfig) -> Inputs:
+def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
     """Return what the config names, after checking all of it; nothing is written.
+
+    Args:
+        loaded: The config.
+        relax: Whether packed clusters are relaxed, which takes seconds.
 
     Raises:
         ConfigError: If a file, structure or label cannot be used, with the key that names it.
@@ -57,13 +72,20 @@ def check_inputs(loaded: LoadedConfig) -> Inputs:
     """
     config = loaded.config
     _check_run_dir(loaded.run_dir)
-    with _naming("structures"):
-        seed = seed_for(config.seed, "structures")
-        structures = load_structures(config.structures, relax=lambda atoms: atoms, seed=seed)
     labels = _labels("labels", config.labels)
     test_labels = _labels("test.labels", [config.test.labels] if config.test.labels else [])
     _check_apart(labels, test_labels)
+    if config.test.n_frames is not None:
+        test_labels = _spread(test_labels, config.test.n_frames)
     _check_model(config.model.start)
+    with _naming("structures"), _relaxation() as relaxed:
+        seed = seed_for(config.seed, "structures")
+        structures = load_structures(
+            config.structures, relax=relaxed if relax else lambda atoms: atoms, seed=seed
+        )
+    if not structures:
+        # Labels alone: trajectories start from labelled structures, spread evenly over them.
+        structures = [label.atoms for label in _spread(labels, config.sampling.n_trajectories)]
     groups = {
         "structures": structures,
         "labels": [label.atoms for label in labels],
@@ -75,7 +97,33 @@ def check_inputs(loaded: LoadedConfig) -> Inputs:
                 check_structures(group, config.reference, thermostat=config.sampling.thermostat)
     every = [atoms for group in groups.values() for atoms in group]
     method = probe_reference(config.reference.model_dump(mode="json"), every)
-    return Inputs(structures, labels, test_labels, method)
+    named = [*config.structures, *config.labels, *([config.test.labels] if config.test.labels else [])]
+    start_members = find_members(Path(config.model.start)) if config.model.start else []
+    return Inputs(structures, labels, test_labels, method, start_members, source_files(named))
+
+
+def _spread(labels: Sequence[Label], n: int) -> list[Label]:
+    if len(labels) <= n:
+        return list(labels)
+    return [labels[int(i)] for i in np.linspace(0, len(labels) - 1, n).round()]
+
+
+@contextlib.contextmanager
+def _relaxation() -> Iterator[Callable[[Atoms], Atoms]]:
+    """Give a function that relaxes packed clusters with GFN2-xTB, in a process of its own when needed."""
+    with contextlib.ExitStack() as stack:
+
+        def relax(atoms: Atoms) -> Atoms:
+            section = XtbReference(kind="xtb").model_dump(mode="json")
+            process = stack.enter_context(contextlib.closing(ReferenceProcess(section, time_limit_s=600)))
+            relaxed = atoms.copy()
+            relaxed.calc = ReferenceCalculator(process.calculate)
+            # A minimum is not needed, only a structure without strain that dynamics can start from.
+            BFGS(relaxed, logfile=None).run(fmax=_RELAXED_eV_PER_A, steps=_MAX_RELAXATION_STEPS)
+            relaxed.calc = None
+            return relaxed
+
+        yield relax
 
 
 @contextlib.contextmanager
@@ -157,7 +205,7 @@ def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str
     question = {"section": section, "structures": [_as_json(atoms) for atoms in kinds.values()]}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fff.cli.probe"],
+            [sys.executable, "-m", "fff.campaigns.probe"],
             input=json.dumps(question),
             capture_output=True,
             text=True,
