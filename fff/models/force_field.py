@@ -15,6 +15,7 @@ from fff.base.errors import ModelFileError, StructureError
 from fff.base.ids import sha256_bytes
 from fff.models.batches import Batch, check_elements, chunks_by_pairs, join, max_pairs, prepare
 from fff.models.files import DESCRIPTION, SCHEMA_VERSION, WEIGHTS, read_description
+from fff.models.memory import keep_freed_memory
 from fff.models.networks import build_network, evaluate
 from fff.models.protocol import Predictions
 from fff.models.reference_energies import sum_reference_energies
@@ -56,6 +57,7 @@ class SchNetPackForceField:
     """
 
     def __init__(self, network: Network, description: Mapping[str, Any]) -> None:
+        keep_freed_memory()
         self.network = network.eval().requires_grad_(False)
         self._description = dict(description)
         self._reference = {int(z): float(e) for z, e in description["reference_energies_eV"].items()}

@@ -1,9 +1,10 @@
-"""Keeps the memory that one step of training frees for the next step."""
+"""Keeps the memory that one evaluation of a network frees for the next one."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 
 __all__ = ["keep_freed_memory"]
@@ -16,12 +17,14 @@ _TRIM_BYTES = 512 * 2**20
 _MMAP_BYTES = 32 * 2**20
 
 
+@functools.cache
 def keep_freed_memory() -> None:
     """Tell glibc not to hand freed memory back to the system until it is 512 MiB.
 
-    A step of training frees some 20 MB in pieces of a few 100 kB. By default they go back to the system, and
-    the next step pays for every page again: 800 page faults, an eighth of a step's time of the default
-    network at eight molecules. Elsewhere than on Linux with glibc this does nothing.
+    An evaluation makes and frees arrays of a few 100 kB to some MB. By default they go back to the system,
+    and the next evaluation pays for every page again. On one core forces of 108 copper atoms took 25 ms
+    instead of 44 ms, and a step of training on eight molecules an eighth less. Elsewhere than on Linux with
+    glibc this does nothing.
     """
     if sys.platform != "linux":
         return

@@ -21,7 +21,6 @@ from fff.models.force_field import (
     load_force_field,
     with_reference_energies,
 )
-from fff.models.memory import keep_freed_memory
 from fff.models.networks import Evaluation, evaluate
 from fff.models.optimiser import FlatAdam
 from fff.models.reference_energies import sum_reference_energies
@@ -90,7 +89,6 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
         StructureError: If an element is heavier than the network allows.
     """
     began = time.monotonic()
-    keep_freed_memory()
     if not labels:
         msg = "Training needs labels; there are none."
         raise TrainingError(msg)
