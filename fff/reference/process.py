@@ -148,7 +148,7 @@ class ReferenceProcess:
         flags = fcntl.fcntl(log.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(log.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fff.reference.child", str(os.getpid())],
+            [sys.executable, "-P", "-m", "fff.reference.child", str(os.getpid()), folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -313,13 +313,16 @@ else:
         pytest.param("daemonic", "ends", marks=pytest.mark.slow),
     ],
 )
-def test_a_child_dies_with_its_parent(hanging, how, end):
+def test_a_child_dies_with_its_parent_and_leaves_no_file(hanging, tmp_path, how, end):
     settings, note = hanging
     settings = settings if how == "busy" else EMT
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, json.dumps(settings), how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     with parent:
         child = int(parent.stdout.readline())
@@ -337,3 +340,4 @@ def test_a_child_dies_with_its_parent(hanging, how, end):
     assert ended(child)
     if how == "busy":
         assert ended(int(note.read_text()))
+    assert not list(temporary.iterdir())
