@@ -251,3 +251,5 @@ class Game:
         running = Counter(request.args["trajectory"] for request in self.of("dynamics"))
         for index, trajectory in enumerate(state.trajectories):
             assert running[index] == (trajectory.status == "running")
+        idle = [index for index, t in enumerate(state.trajectories) if t.status == "idle"]
+        assert sorted(state.idle) == idle

@@ -110,15 +110,17 @@ class Calculator:
         """Return the audits that may be made: those of a given model wait for its reference energies."""
         if self.state.refit in {"none", "done"}:
             return self.state.audits
-        return [audit for audit in self.state.audits if audit.model != START_MODEL]
+        known = self.state.known
+        return [a for a in self.state.audits if a.model != START_MODEL and a.hash not in known]
 
     def _drop_known(self) -> None:
-        """Drop what the reference knows by now: nothing is calculated twice."""
+        """Drop from the heads of the lists what the reference knows by now: nothing is calculated twice."""
         state = self.state
-        for audit in [audit for audit in state.audits if audit.hash in state.known]:
-            state.audits.remove(audit)
+        while state.audits and state.audits[0].hash in state.known:
+            audit = state.audits.pop(0)
             self._sampler.audited(audit.trajectory, audit.frame, audit.steps, None)
-        for frame_id in list(state.selected):
+        while state.selected:
+            frame_id = next(iter(state.selected))
             if state.pool[frame_id].hash not in state.known:
                 break
             self._selector.remove(frame_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from fff.base.draws import choice, seed_for
+from fff.base.draws import choice, integer, seed_for
 from fff.steering.active_learning.state import Audit, Run
 from fff.steering.records import Request, Verdict
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fff.data.events import Event
     from fff.selection import AuditErrors
     from fff.steering.active_learning.selector import Selector
-    from fff.steering.active_learning.state import State, Trajectory
+    from fff.steering.active_learning.state import State
 
 __all__ = ["Sampler"]
 
@@ -40,17 +40,19 @@ class Sampler:
         """Whether a trajectory could run now, and its frames could still be labelled."""
         state = self.state
         return (
-            state.sampling_model is not None
+            bool(state.idle)
+            and state.sampling_model is not None
             and not state.budget_taken
             and state.running("dynamics") < state.config.sampling.n_parallel
-            and any(trajectory.status == "idle" for trajectory in state.trajectories)
         )
 
     def take(self) -> Request:
         """Return a run of a random idle trajectory."""
         state = self.state
-        idle = [i for i, trajectory in enumerate(state.trajectories) if trajectory.status == "idle"]
-        index = choice(idle, state.seed, "trajectory", state.n_runs)
+        drawn = integer(len(state.idle), state.seed, "trajectory", state.n_runs)
+        # The last takes the place of the one drawn: no list of a thousand is copied for every run.
+        state.idle[drawn], state.idle[-1] = state.idle[-1], state.idle[drawn]
+        index = state.idle.pop()
         state.n_runs += 1
         trajectory = state.trajectories[index]
         trajectory.status = "running"
@@ -90,9 +92,10 @@ class Sampler:
     def receive(self, event: Event, request: Request) -> None:
         """Take in the end of a run: its last frame is audited, the others wait to be scored."""
         state = self.state
-        trajectory = state.trajectories[request.args["trajectory"]]
+        index = request.args["trajectory"]
+        trajectory = state.trajectories[index]
         if event.outcome == "failed":
-            self._restart(trajectory)
+            self._restart(index)
             self._count_barren(event.values.get("message", "unknown"))
             return
         values = event.values
@@ -100,7 +103,7 @@ class Sampler:
         fresh = self._selector.add_frames(values["others"], request)
         if values["steps"] == 0 or last["hash"] in state.known:
             # Nothing was learnt about the run: the frame is one that the reference already knows.
-            self._restart(trajectory)
+            self._restart(index)
             if not fresh:
                 self._count_barren(f"the runs end at once ({values['reason']})")
             return
@@ -110,7 +113,7 @@ class Sampler:
             Audit(
                 frame=last["id"],
                 hash=last["hash"],
-                trajectory=request.args["trajectory"],
+                trajectory=index,
                 run=request.args["run"],
                 steps=values["steps"],
                 model=request.models[0],
@@ -138,19 +141,24 @@ class Sampler:
             audit.energy_tolerance_eV_per_atom, audit.force_tolerance_eV_per_A
         )
         if not passed:
-            self._restart(trajectory)
+            self._restart(index)
             return
         trajectory.frame = trajectory.last_valid = frame
         trajectory.passed += 1
-        trajectory.status = "idle"
+        self._rest(index)
 
-    def _restart(self, trajectory: Trajectory) -> None:
-        trajectory.status = "idle"
+    def _restart(self, index: int) -> None:
+        self._rest(index)
+        trajectory = self.state.trajectories[index]
         if self.state.config.audit.on_failure == "last-valid":
             trajectory.frame = trajectory.last_valid
             return
         trajectory.frame = trajectory.last_valid = trajectory.start
         trajectory.passed = 0
+
+    def _rest(self, index: int) -> None:
+        self.state.trajectories[index].status = "idle"
+        self.state.idle.append(index)
 
     def _count_barren(self, why: str) -> None:
         state = self.state

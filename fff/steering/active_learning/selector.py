@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fff.base.draws import seed_for
@@ -9,7 +10,7 @@ from fff.steering.active_learning.state import PoolFrame, Score
 from fff.steering.records import Request, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from fff.data.events import Event
     from fff.steering.active_learning.state import State
@@ -49,7 +50,7 @@ class Selector:
             added += 1
         excess = len(state.pool) - state.config.selection.pool_size
         if excess > 0:
-            for frame_id in list(state.pool)[:excess]:
+            for frame_id in list(islice(state.pool, excess)):
                 self.remove(frame_id)
         if added:
             state.barren_runs = 0
@@ -155,16 +156,16 @@ class Selector:
         state = self.state
         size = state.config.selection.chunk_size
         if state.rescoring:
-            waiting = [frame_id for frame_id in state.unscored if frame_id in state.rescoring]
+            waiting = _first(state.unscored, size, among=state.rescoring)
             if waiting:
-                return _same_attempt(state.unscored, waiting)[:size]
+                return waiting
         if not state.unscored:
             return []
         if len(state.unscored) < size and (
             state.selected or state.running("choose") or state.running("score")
         ):
             return []
-        return _same_attempt(state.unscored, list(state.unscored))[:size]
+        return _first(state.unscored, size)
 
     def _score(self) -> Request:
         state, committee = self.state, self.state.committee
@@ -210,6 +211,11 @@ class Selector:
         )
 
 
-def _same_attempt(attempts: Mapping[str, int], frames: list[str]) -> list[str]:
-    """Return those frames that are at the same attempt as the first: a bad chunk stays by itself."""
-    return [frame_id for frame_id in frames if attempts[frame_id] == attempts[frames[0]]]
+def _first(attempts: Mapping[str, int], n: int, *, among: Container[str] | None = None) -> list[str]:
+    """Return the first `n` frames at the same attempt as the first of them: a bad chunk stays by itself."""
+    frames = (frame_id for frame_id in attempts if among is None or frame_id in among)
+    first = next(frames, None)
+    if first is None:
+        return []
+    alike = (frame_id for frame_id in frames if attempts[frame_id] == attempts[first])
+    return [first, *islice(alike, n - 1)]

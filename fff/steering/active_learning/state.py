@@ -240,6 +240,7 @@ class State:
 
     # Sampler
     trajectories: list[Trajectory] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
     n_runs: int = 0
     recent_runs: list[Run] = field(default_factory=list)
     barren_runs: int = 0
@@ -290,6 +291,7 @@ class State:
         for index in range(config.sampling.n_trajectories if starts else 0):
             frame, hash_ = starts[index % len(starts)]
             state.trajectories.append(Trajectory(frame, hash_, frame, frame))
+            state.idle.append(index)
         if len(state.labels) < FEWEST_LABELS:
             state.initial = [(frame["id"], frame["hash"]) for frame in values["initial_frames"]]
         if values["start_model"]:

@@ -79,7 +79,7 @@ class Chance:
     """
 
     def __init__(self, seed: int, rates: dict[str, float]) -> None:
-        self._random = random.Random(seed)  # noqa: NPY002
+        self._random = random.Random(seed)
         self._rates = rates
         self._hashes = ["s-start-0"]
 
@@ -168,7 +168,7 @@ def test_a_campaign_in_which_no_task_fails_finishes_whatever_the_order(options, 
     options=campaigns(),
     seed=st.integers(0, 2**32),
     rates=st.fixed_dictionaries(
-        {what: RATES for what in ["fails", "ends at once", "met before", "no score", "audit fails"]}
+        dict.fromkeys(["fails", "ends at once", "met before", "no score", "audit fails"], RATES)
     ),
 )
 def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options, seed, rates):
@@ -181,7 +181,7 @@ def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options
 @given(
     options=campaigns(),
     seed=st.integers(0, 2**32),
-    rates=st.fixed_dictionaries({what: RATES for what in [*NOTHING_FAILS, "audit fails"]}),
+    rates=st.fixed_dictionaries(dict.fromkeys([*NOTHING_FAILS, "audit fails"], RATES)),
 )
 def test_a_campaign_in_which_tasks_fail_at_random_ends_with_a_verdict(options, seed, rates):
     game = play(options, seed, rates)

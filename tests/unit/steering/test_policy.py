@@ -35,7 +35,8 @@ def test_a_campaign_in_which_nothing_can_be_done_says_so_at_once():
     game = Game(opened(n_starts=0, n_initial=0))
     assert game.policy.verdict.state == "failed"
     assert game.policy.verdict.reason == (
-        "nothing is left to do after 0 of 20 labels: no structure is left to label and no trajectory can go on"
+        "nothing is left to do after 0 of 20 labels: "
+        "no structure is left to label and no trajectory can go on"
     )
 
 

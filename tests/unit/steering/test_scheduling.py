@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.support.playing_campaigns import Game, frame
@@ -215,7 +217,7 @@ def test_trainings_take_turns_with_the_others_on_a_single_slot():
     first = kinds.index("train")
     turns = kinds[first:]
     assert turns.count("train") == 4
-    assert all({a, b} != {"train"} for a, b in zip(turns, turns[1:], strict=False))
+    assert all({a, b} != {"train"} for a, b in itertools.pairwise(turns))
     assert turns[::2] == ["train"] * 4
 
 

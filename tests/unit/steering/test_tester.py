@@ -75,7 +75,7 @@ def test_every_committee_is_measured_on_the_whole_test_set_once_it_is_there():
     assert [r.models for r in evaluations] == [(f"committee:round-{n:03d}:0-1-2",) for n in rounds]
     assert {tuple(r.args["files"]) for r in evaluations} == {("test/a.npz", "test/b.npz")}
     assert [r.args["n_labels"] for r in evaluations] == n_labels
-    name, errors = list(game.policy.snapshot()["errors"].items())[0]
+    name, errors = next(iter(game.policy.snapshot()["errors"].items()))
     assert (name, errors) == ("round-000", {"n_labels": 4, "n_structures": 10, "force_mae_meV_per_A": 50.0})
 
 
