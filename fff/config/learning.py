@@ -62,7 +62,7 @@ class TrainingSection(Section):
     )
     max_epochs: PositiveInt = Field(200, description="Passes over the training labels at most.")
     batch_size: PositiveInt = Field(8, description="Structures per optimiser step.")
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of Adam at the start.")
+    learning_rate: float = Field(5e-3, gt=0, le=1, description="Learning rate of Adam at the start.")
     energy_weight: float = Field(
         0.05, ge=0, description="Loss weight of the mean squared error of the energy per atom."
     )

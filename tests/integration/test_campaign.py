@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -231,3 +232,71 @@ def test_the_result_opens_as_an_ase_calculator(campaign):
     assert atoms.get_forces().shape == (4, 3)
     assert atoms.get_stress().shape == (6,)
     assert atoms.calc.results["deviation"] >= 0
+
+
+def run_again(path, *changes):
+    loaded = load_config(None, [*OVERRIDES, f"run_dir={path}", "test={n_frames: 0}", *changes])
+    outcome = run_campaign(loaded, load_inputs(loaded), say=lambda line: None)
+    run = RunDirectory(path)
+    return outcome, run, read_events(run.events)[1:]
+
+
+def test_a_given_model_samples_at_once_and_is_fitted_to_the_first_labels(campaign, tmp_path):
+    _, first, _ = campaign
+    outcome, run, events = run_again(tmp_path / "tuned", f"model.start={first.path}", "stop.max_labels=13")
+    assert outcome.state == "finished", outcome.message
+    kinds = [event.kind for event in events]
+    assert kinds.index("dynamics") < kinds.index("train")
+    (refit,) = [event for event in events if event.kind == "refit"]
+    # The same reference method made the labels of both campaigns: there is next to nothing to shift.
+    assert abs(refit.values["shifts_eV"]["29"]) < 0.5
+    assert (run.models / "start" / "member-1" / "weights.safetensors").is_file()
+
+
+def test_labels_alone_are_trained_on_at_once(campaign, tmp_path):
+    _, first, _ = campaign
+    outcome, run, events = run_again(
+        tmp_path / "labels", f"labels=[{first.labels}]", "structures=[]", "stop.max_labels=6"
+    )
+    assert outcome.state == "finished", outcome.message
+    with LabelStore(run.labels) as store:
+        sources = [row["source"] for row in store.rows()]
+    assert sources.count("imported") == 20
+    assert "initial" not in sources
+    assert events[0].kind in {"train", "dynamics"}
+
+
+def test_a_stop_file_ends_a_campaign_and_keeps_its_labels(tmp_path):
+    path = tmp_path / "stopped"
+
+    def stop_when_it_runs():
+        for _ in range(600):
+            if (path / "events.jsonl").exists() and read_events(path / "events.jsonl")[1:]:
+                (path / "STOP").touch()
+                return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=stop_when_it_runs)
+    thread.start()
+    outcome, run, events = run_again(path)
+    thread.join()
+    assert (outcome.state, outcome.exit_code) == ("stopped", 3)
+    assert json.loads(run.status.read_text())["state"] == "stopped"
+    labelled = [event.request for event in events if event.kind == "calculate"]
+    with LabelStore(run.labels) as store:
+        assert set(labelled) <= set(store.requests())
+    assert not run.lock.exists()
+
+
+def test_a_reference_that_always_fails_ends_the_campaign_with_its_first_error(tmp_path):
+    # One cycle of the self-consistent field converges for no structure.
+    outcome, _, events = run_again(
+        tmp_path / "failing",
+        "structures=[molecule:H2O]",
+        "reference={kind: xtb, max_iterations: 1}",
+        "sampling.timestep_fs=0.5",
+    )
+    assert (outcome.state, outcome.exit_code) == ("failed", 1)
+    assert "No initial structure could be labelled" in outcome.message
+    assert "converge" in outcome.message
+    assert all(event.outcome == "failed" for event in events)
