@@ -79,7 +79,8 @@ class EventLog:
     came after the last sync.
 
     Args:
-        path: The file; made when absent, continued when present.
+        path: The file; made when absent, continued when present. A half-written last line, which a crash
+            leaves, is cut off then: its `append` never returned, so nobody acted on it.
         sync_every_s: Longest time in seconds between an append and the sync that covers it, as long as
             events keep coming.
     """
@@ -87,6 +88,7 @@ class EventLog:
     def __init__(self, path: Path, *, sync_every_s: float = 1.0) -> None:
         self.path = path
         self._sync_every_s = sync_every_s
+        _cut_half_line(path)
         self._file = path.open("a", encoding="utf-8")
         self._synced = time.monotonic()
 
@@ -131,16 +133,25 @@ def read_events(path: Path) -> list[Event]:
     events: list[Event] = []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
         try:
             event = Event.from_line(line)
         except ValueError as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
             raise _damaged(path, number, str(error)) from error
         if event.seq != len(events):
             raise _damaged(path, number, f"sequence number {event.seq} where {len(events)} was due")
         events.append(event)
     return events
+
+
+def _cut_half_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
 
 
 def _damaged(path: Path, line: int, why: str) -> LogDamagedError:
