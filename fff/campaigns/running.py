@@ -192,6 +192,9 @@ def _logging_to(path: Path) -> Iterator[None]:
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    # Colmena reports every agent that starts and ends to the logger of the Thinker.
+    colmena = logging.getLogger(f"{CampaignThinker.__module__}.{CampaignThinker.__name__}")
+    colmena.setLevel(logging.WARNING)
     try:
         yield
     finally:

@@ -233,7 +233,6 @@ def refit(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
 @_task
 def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     """Run dynamics with the sampling model; values: reason, steps, the last frame and the others."""
-    from fff.models import MDCalculator
     from fff.sampling import DynamicsSettings, run_dynamics
 
     sampling = call.settings["sampling"]
@@ -254,7 +253,7 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     result = run_dynamics(
         call.frames.read(call.args["frame"]),
         settings,
-        MDCalculator(member, skin_A=sampling["skin_A"]),
+        member.md_calculator(skin_A=sampling["skin_A"]),
         seed=call.args["seed"],
         deviation=asked,
     )

@@ -113,6 +113,7 @@ class _FastCalculator(Calculator):
         self.pairs = PairTensors(cutoff_A, skin_A, members[0].device)
         self._reference_eV = np.zeros(len(self._members))
         self._seen = np.full((0, 3), np.nan)
+        self._stress_asked = False
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what changed since the last calculation; ASE's own check costs more than a small network."""
@@ -161,7 +162,9 @@ class _FastCalculator(Calculator):
             self._reference_eV = np.array(
                 [sum_reference_energies([atoms], member.reference_energies_eV)[0] for member in self._members]
             )
-        stress = "stress" in properties and bool(atoms.pbc.all())
+        # Dynamics at constant pressure asks for forces, then for stress: the second question costs nothing.
+        self._stress_asked |= "stress" in properties
+        stress = self._stress_asked and bool(atoms.pbc.all())
         if np.isfinite(atoms.positions).all():
             first, second, vectors = self.pairs.update(atoms)
             answers = [

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from fff.models.calculators import MDCalculator
     from fff.models.networks import Network
 
 __all__ = [
@@ -103,6 +104,12 @@ class SchNetPackForceField:
             for chunk in chunks_by_pairs(prepared, range(len(prepared)), limit)
         ]
         return _to_predictions(parts, structures, self._reference, stress=stress, features=features)
+
+    def md_calculator(self, *, skin_A: float) -> MDCalculator:
+        """Return a calculator that is fast along dynamics; see `ForceField.md_calculator`."""
+        from fff.models.calculators import MDCalculator
+
+        return MDCalculator(self, skin_A=skin_A)
 
     def to_files(self) -> dict[str, bytes]:
         """Return the files `model.json` and `weights.safetensors`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
     from jaxtyping import Float
 
 __all__ = ["ForceField", "Predictions"]
@@ -65,6 +66,13 @@ class ForceField(Protocol):
 
         Raises:
             StructureError: If an element is not one of the model's.
+        """
+
+    def md_calculator(self, *, skin_A: float) -> Calculator:
+        """Return an ASE calculator with the numbers of `predict` that is fast along dynamics.
+
+        Args:
+            skin_A: How much farther than the cutoff its pair list reaches.
         """
 
     def to_files(self) -> dict[str, bytes]:

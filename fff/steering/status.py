@@ -10,9 +10,10 @@ from fff.base.files import write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fff.data.events import Event
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["StatusWriter", "describe"]
+__all__ = ["StatusWriter", "describe", "describe_event"]
 
 WRITE_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
@@ -70,7 +71,7 @@ class StatusWriter:
 
 
 def describe(snapshot: Mapping[str, Any]) -> str:
-    """Return a snapshot as one line."""
+    """Return a snapshot as one line for people."""
     labels, waiting, trajectories = (snapshot[key] for key in ("labels", "waiting", "trajectories"))
     minutes = snapshot["usage"]["elapsed_s"] / 60
     running = ", ".join(f"{count} {kind}" for kind, count in snapshot["running"].items()) or "nothing"
@@ -87,3 +88,44 @@ def describe(snapshot: Mapping[str, Any]) -> str:
     if errors:
         parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f} meV/Å")
     return " | ".join(parts)
+
+
+def describe_event(event: Event) -> str:
+    """Return an event as one line for people."""
+    values = event.values
+    took = event.times["ended"] - event.times["started"] if {"started", "ended"} <= set(event.times) else None
+    head = f"{event.request}" + (f" (attempt {event.attempt})" if event.attempt > 1 else "")
+    if event.outcome == "failed":
+        what = f"failed ({values.get('failure_class')}): {values.get('message')}"
+    else:
+        what = ", ".join(_DETAILS.get(event.kind, lambda _: [])(values)) or "done"
+    return f"{head}: {what}" + ("" if took is None else f" [{took:.2f} s on {event.worker}]")
+
+
+def _of_run(values: Mapping[str, Any]) -> list[str]:
+    return [f"{values['steps']} steps", values["reason"], f"{len(values['others'])} more frames"]
+
+
+def _of_label(values: Mapping[str, Any]) -> list[str]:
+    if "energy_error" not in values:
+        return []
+    return [f"audit: {values['energy_error']:.4f} eV/atom", f"{values['force_error']:.3f} eV/Å"]
+
+
+def _of_training(values: Mapping[str, Any]) -> list[str]:
+    error = values.get("validation_force_mae_eV_per_A")
+    left_out = "no label left out" if error is None else f"{1000 * error:.0f} meV/Å on labels left out"
+    return [f"{values['epochs']} epochs", values["stop_reason"], left_out]
+
+
+def _of_test(values: Mapping[str, Any]) -> list[str]:
+    return [f"test force error {values['force_mae_meV_per_A']:.1f} meV/Å"]
+
+
+_DETAILS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "dynamics": _of_run,
+    "calculate": _of_label,
+    "train": _of_training,
+    "train-baseline": _of_training,
+    "evaluate": _of_test,
+}

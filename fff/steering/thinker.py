@@ -17,6 +17,7 @@ from colmena.thinker import BaseThinker, agent
 from fff.data.events import Event
 from fff.steering.outbox import Outbox
 from fff.steering.records import Agent
+from fff.steering.status import describe_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -273,6 +274,7 @@ class CampaignThinker(BaseThinker):
                 device=envelope.get("device", ""),
             )
             live = self._decide(event)
+        logger.log(logging.WARNING if event.outcome == "failed" else logging.INFO, describe_event(event))
         self._cargo.set_live(live, event.seq)
         if self.policy.verdict is not None:
             self.done.set()
@@ -283,8 +285,6 @@ class CampaignThinker(BaseThinker):
         self.usage.add_task(event)
         self._log.append(event)
         self._seq += 1
-        if event.outcome == "failed":
-            logger.warning("%s failed: %s", event.request, event.values.get("message"))
         return self._dispatch(self.policy.handle(event))
 
     def _dispatch(self, requests: Sequence[Request]) -> Set[str]:

@@ -216,3 +216,14 @@ def test_damaged_weights_are_refused(backend):
 def test_an_unknown_element_is_refused_by_name(force_field):
     with pytest.raises(StructureError, match="Xe"):
         force_field.predict([Atoms("Xe")])
+
+
+def test_its_calculator_for_dynamics_gives_the_numbers_of_predict(force_field, copper):
+    calculator = force_field.md_calculator(skin_A=0.4)
+    for seed in range(3):
+        copper.positions += np.random.default_rng(seed).normal(scale=0.02, size=copper.positions.shape)
+        predicted = force_field.predict([copper], stress=True)
+        copper.calc = calculator
+        assert copper.get_potential_energy() == pytest.approx(predicted.energy_eV[0], abs=TOLERANCE)
+        np.testing.assert_allclose(copper.get_forces(), predicted.forces_eV_per_A[0], atol=TOLERANCE)
+        np.testing.assert_allclose(copper.get_stress(), predicted.stress_eV_per_A3[0], atol=TOLERANCE)

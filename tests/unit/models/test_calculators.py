@@ -198,3 +198,20 @@ def test_a_pointer_that_leads_nowhere_is_named(tmp_path, pointer):
 def test_a_folder_without_models_is_an_error(tmp_path):
     with pytest.raises(ModelFileError, match="No trained model"):
         open_calculator(tmp_path, "cpu")
+
+
+def test_stress_costs_no_evaluation_of_its_own_once_it_was_asked_for(copper, model, monkeypatch):
+    calls = []
+    calculate = MDCalculator.calculate
+
+    def counted(self, *arguments, **keywords):
+        calls.append(1)
+        calculate(self, *arguments, **keywords)
+
+    monkeypatch.setattr(MDCalculator, "calculate", counted)
+    copper.calc = MDCalculator(_member(model))
+    copper.get_stress()
+    copper.positions[0, 0] += 0.05
+    copper.get_forces()
+    copper.get_stress()
+    assert len(calls) == 2
