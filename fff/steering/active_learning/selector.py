@@ -31,10 +31,10 @@ class Selector:
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> int:
-        """Put the frames of a run into the pool; return how many were new. The oldest leave a full pool."""
+    def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> bool:
+        """Put the frames of a run into the pool; return whether any is new. The oldest leave a full pool."""
         state = self.state
-        added = 0
+        added = False
         for frame in frames:
             if frame["hash"] in state.known or frame["hash"] in state.pool_hashes:
                 continue
@@ -47,7 +47,7 @@ class Selector:
                 model=request.models[0],
             )
             state.unscored[frame["id"]] = 1
-            added += 1
+            added = True
         excess = len(state.pool) - state.config.selection.pool_size
         if excess > 0:
             for frame_id in list(islice(state.pool, excess)):
@@ -59,9 +59,7 @@ class Selector:
     def remove(self, frame_id: str) -> None:
         """Take a frame out of the pool and of the waiting list."""
         state = self.state
-        frame = state.pool.pop(frame_id, None)
-        if frame is not None:
-            state.pool_hashes.discard(frame.hash)
+        state.pool_hashes.discard(state.pool.pop(frame_id).hash)
         state.unscored.pop(frame_id, None)
         state.scored.pop(frame_id, None)
         state.rescoring.discard(frame_id)
@@ -75,7 +73,6 @@ class Selector:
         rest = [frame_id for frame_id in state.pool if frame_id not in state.rescoring]
         state.unscored = dict.fromkeys([*first, *rest], 1)
         state.scored = {}
-        state.scored_since_choice = 0
         # Labels this committee was not trained on, done or on their way, count as chosen already.
         known_to = state.committee.n_labels if state.committee is not None else 0
         done = [label.frame for label in state.labels[known_to:] if label.frame]
@@ -136,9 +133,6 @@ class Selector:
         state.chosen_round = request.args["round"]
         order = [frame_id for frame_id in event.values["frames"] if frame_id in state.scored]
         state.selected = {frame_id: state.scored[frame_id] for frame_id in order}
-        # What was scored while the choice was made has not been considered yet.
-        considered = set(request.args["candidates"])
-        state.scored_since_choice = sum(1 for frame_id in state.scored if frame_id not in considered)
 
     def _is_current(self, request: Request) -> bool:
         return self.state.committee is not None and request.args["round"] == self.state.committee.round
@@ -159,8 +153,6 @@ class Selector:
             waiting = _first(state.unscored, size, among=state.rescoring)
             if waiting:
                 return waiting
-        if not state.unscored:
-            return []
         if len(state.unscored) < size and (
             state.selected or state.running("choose") or state.running("score")
         ):

@@ -130,7 +130,6 @@ class Round:
         waiting: Members to be sent, with the attempt they are at.
         running: Members in training.
         members: Members that arrived, in order of arrival.
-        lost: Members that failed twice.
     """
 
     number: int
@@ -138,7 +137,6 @@ class Round:
     waiting: list[tuple[int, int]]
     running: set[int] = field(default_factory=set)
     members: list[int] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class Tester:
         """Take in a member of the comparison committee; with all in, have its error measured."""
         baseline = self.state.baseline
         if baseline is None:
-            return
+            msg = f"There is no committee that {request.id} belongs to."
+            raise RuntimeError(msg)
         member = request.args["member"]
         baseline.running.discard(member)
         if event.outcome == "done":
@@ -163,7 +164,6 @@ class Tester:
         elif request.attempt < MAX_ATTEMPTS:
             baseline.waiting.append((member, request.attempt + 1))
         else:
-            baseline.lost.append(member)
             self.state.first_failure.setdefault("train-baseline", event.values.get("message", "unknown"))
         if not baseline.waiting and not baseline.running and baseline.members:
             key = committee_key("baseline", baseline.members)

@@ -71,8 +71,9 @@ class Trainer:
     def receive(self, event: Event, request: Request) -> None:
         """Take in the end of a training: each model counts at once, the committee when all are in."""
         training = self.state.training
-        if training is None or request.args["round"] != training.number:
-            return
+        if training is None:
+            msg = f"There is no round that {request.id} belongs to."
+            raise RuntimeError(msg)
         member = request.args["member"]
         training.running.discard(member)
         if event.outcome == "done":
@@ -82,7 +83,6 @@ class Trainer:
         elif request.attempt < MAX_ATTEMPTS:
             training.waiting.append((member, request.attempt + 1))
         else:
-            training.lost.append(member)
             self.state.first_failure.setdefault("train", event.values.get("message", "unknown"))
         if not training.waiting and not training.running:
             self._close_round(training)

@@ -90,8 +90,9 @@ def test_a_campaign_with_a_single_initial_label_and_no_model_says_what_went_wron
     game.finish(game.of("calculate")[0])
     assert game.policy.verdict.state == "failed"
     assert game.policy.verdict.reason == (
-        "nothing is left to do after 1 of 20 labels: no structure is left to label and no trajectory can go on"
-        ". The first calculation that failed: no convergence"
+        "nothing is left to do after 1 of 20 labels: "
+        "no structure is left to label and no trajectory can go on. "
+        "The first calculation that failed: no convergence"
     )
 
 

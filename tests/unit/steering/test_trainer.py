@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.playing_campaigns import Game
+from tests.support.playing_campaigns import Game, opened
 
 POOLS = {"gpu": 1, "cpu": 4}
 
@@ -281,7 +281,7 @@ def test_a_given_model_is_refitted_to_the_first_labels_once_all_of_them_are_ther
         assert game.of("refit") == []
         game.finish(game.of("calculate", source="initial")[0])
     (refit,) = game.of("refit")
-    assert refit.id == "refit-start"
+    assert (refit.id, refit.attempt) == ("refit-start", 1)
     assert refit.args == {"n_labels": 4}
     assert refit.models == ("labels:4", "start")
     assert refit.pool == "gpu"
@@ -299,6 +299,12 @@ def test_without_any_label_there_is_no_refit():
     for request in game.of("calculate", source="initial"):
         game.fail(request, failure_class="structure")
     assert game.of("refit") == []
+
+
+def test_a_given_model_is_not_refitted_to_nothing():
+    game = Game(opened(n_initial=0, start_model=True)).play()
+    assert "refit" not in {request.kind for request in game.asked}
+    assert game.policy.verdict.state == "failed"
 
 
 def test_a_refit_that_fails_is_tried_once_more_and_then_ends_the_campaign():
