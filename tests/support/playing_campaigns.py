@@ -89,7 +89,12 @@ def answer(request: Request, config: Any) -> dict[str, Any]:
     """Return what the task of a request would return if all goes well; every audit passes."""
     args = request.args
     if request.kind in {"train", "train-baseline"}:
-        return {"epochs": 10, "validation_force_mae": 0.1, "sha256": f"weights of {args['directory']}"}
+        return {
+            "epochs": 10,
+            "stop_reason": "max_epochs",
+            "validation_force_mae_eV_per_A": 0.1,
+            "sha256": f"weights of {args['directory']}",
+        }
     if request.kind == "refit":
         return {"shifts_eV": {"1": -0.5, "8": 1.5}}
     if request.kind == "dynamics":

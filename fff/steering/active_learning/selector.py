@@ -69,13 +69,11 @@ class Selector:
         """Have everything scored again by the new committee, the waiting list first."""
         state = self.state
         state.rescoring = set(state.selected)
-        first = [frame_id for frame_id in state.pool if frame_id in state.rescoring]
-        rest = [frame_id for frame_id in state.pool if frame_id not in state.rescoring]
-        state.unscored = dict.fromkeys([*first, *rest], 1)
+        state.unscored = dict.fromkeys(state.pool, 1)
         state.scored = {}
         # Labels this committee was not trained on, done or on their way, count as chosen already.
         known_to = state.committee.n_labels if state.committee is not None else 0
-        done = [label.frame for label in state.labels[known_to:] if label.frame]
+        done = [label.frame for label in state.labels[known_to:]]
         on_their_way = [
             request.args["frame"]
             for request in (*state.open.values(), *state.retries)
@@ -114,7 +112,7 @@ class Selector:
                 self.remove(frame_id)
                 continue
             state.scored[frame_id] = Score(request.id, rows[frame_id], deviation)
-            state.scored_since_choice += 1
+            state.new_scores = True
 
     def receive_choice(self, event: Event, request: Request) -> None:
         """Take in the new waiting list; what it no longer names has left it."""
@@ -126,8 +124,8 @@ class Selector:
             if failures >= state.config.calculation.max_consecutive_failures:
                 why = event.values.get("message", "unknown")
                 state.verdict = Verdict("failed", f"Choosing frames failed {failures} times in a row: {why}")
-            # Due again: what was scored for it has not been considered.
-            state.scored_since_choice = len(state.scored)
+            # Due again: what it was to be made from has not been considered.
+            state.new_scores = True
             return
         state.consecutive_failures["choose"] = 0
         state.chosen_round = request.args["round"]
@@ -139,7 +137,7 @@ class Selector:
 
     def _choice_is_due(self) -> bool:
         state = self.state
-        if not state.scored_since_choice or not state.scored or state.running("choose"):
+        if not state.new_scores or not state.scored or state.running("choose"):
             return False
         if state.committee is not None and state.chosen_round != state.committee.round:
             return not state.rescoring
@@ -185,7 +183,7 @@ class Selector:
             msg = "There is no committee to choose with."
             raise RuntimeError(msg)
         state.n_choices += 1
-        state.scored_since_choice = 0
+        state.new_scores = False
         candidates = {frame_id: [score.request, score.row] for frame_id, score in state.scored.items()}
         return Request(
             id=f"choose-r{committee.round:03d}-{state.n_choices:05d}",

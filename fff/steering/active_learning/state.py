@@ -252,7 +252,7 @@ class State:
     rescoring: set[str] = field(default_factory=set)
     taken: list[str] = field(default_factory=list)
     chosen_round: int = -1
-    scored_since_choice: int = 0
+    new_scores: bool = False
     n_scores: int = 0
     n_choices: int = 0
 

@@ -152,7 +152,7 @@ NOTHING_FAILS = dict.fromkeys(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(options=campaigns(), seed=st.integers(0, 2**32), audit_fails=st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_campaign_in_which_no_task_fails_finishes_whatever_the_order(options, seed, audit_fails):
     game = play(options, seed, {**NOTHING_FAILS, "audit fails": audit_fails})
@@ -163,7 +163,7 @@ def test_a_campaign_in_which_no_task_fails_finishes_whatever_the_order(options, 
     assert ("baseline" in game.state.errors) == bool(has_test_set and options["test"]["random_baseline"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     options=campaigns(),
     seed=st.integers(0, 2**32),
@@ -177,7 +177,7 @@ def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options
     check_finished(game)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     options=campaigns(),
     seed=st.integers(0, 2**32),

@@ -309,3 +309,24 @@ def test_nothing_is_sampled_once_the_budget_is_on_its_way():
     # Set aside, it gives its place in the budget back.
     game.fail(audit, failure_class="structure")
     assert game.kinds() == {"dynamics": 2, "calculate": 1}
+
+
+def test_every_trajectory_has_its_turn_although_the_same_number_is_idle_each_time():
+    for seed in range(5):
+        game = sampling(seed=seed, sampling={"n_parallel": 1, "n_trajectories": 5})
+        turns = Counter()
+        for _ in range(60):
+            turns[game.of("dynamics")[0].args["trajectory"]] += 1
+            game.fail(game.of("dynamics")[0])
+        assert set(turns) == {0, 1, 2, 3, 4}
+        assert max(turns.values()) < 30
+
+
+def test_a_waiting_frame_names_the_model_that_drove_its_run_not_the_committee_that_watched():
+    game = sampling()
+    game.fail(game.of("dynamics")[0])
+    watched = game.of("dynamics")[-1]
+    assert len(watched.models) == 2
+    game.finish(watched, others=[frame("a")])
+    assert game.state.pool["a"].model == "member:round-000:0"
+    assert game.of("calculate")[0].args["model"] == "member:round-000:0"

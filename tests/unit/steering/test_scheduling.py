@@ -222,7 +222,15 @@ def test_trainings_take_turns_with_the_others_on_a_single_slot():
 
 
 def test_comparison_trainings_take_turns_on_a_single_slot():
-    game = Game(pools=1, test={"n_frames": 10, "random_baseline": True}).play()
+    game = Game(pools=1, test={"n_frames": 10, "random_baseline": True})
+    game.play(lambda game: game.of("train-baseline"))
+    game.policy._tester._plan("testset", 100)
+    kinds = []
+    for _ in range(6):
+        kinds.append(game.open[0].kind)
+        game.finish(game.open[0])
+    assert kinds == ["train-baseline", "reference-dynamics"] * 3
+    game.play()
     assert game.policy.verdict.state == "finished"
     assert "baseline" in game.state.errors
 

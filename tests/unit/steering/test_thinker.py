@@ -1,0 +1,391 @@
+"""The Thinker on real queues, with threads of the test as task server."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import pytest
+from colmena.exceptions import TimeoutException
+from colmena.models import FailureInformation
+from colmena.queue.base import QueueRole
+
+from fff.compute.queues import LocalQueues
+from fff.compute.tasks import Call
+from fff.data.events import Event, EventLog, read_events
+from fff.steering.active_learning import ActiveLearning
+from fff.steering.records import Agent, Request, Verdict
+from fff.steering.thinker import CampaignThinker
+from tests.support.playing_campaigns import answer, opened
+
+pytestmark = pytest.mark.timeout(60)
+
+
+# What the log for people says about the kinds of task that say something.
+FEW: dict[str, dict[str, Any]] = {
+    "train": {"epochs": 1, "stop_reason": "max_epochs"},
+    "dynamics": {"steps": 1, "reason": "completed", "others": []},
+    "score": {},
+    "calculate": {},
+}
+
+
+class Scripted:
+    """A policy that asks for what it is told to, event by event, and then is over."""
+
+    def __init__(self, *script: list[Request]) -> None:
+        self._script = list(script)
+        self.events: list[Event] = []
+        self.verdict: Verdict | None = None
+        self.open_requests: dict[str, Request] = {}
+        self.live_models: set[str] = set()
+        self.held_back = False
+        self.before_deciding: Callable[[Event], None] = lambda event: None
+
+    def start(self) -> list[Request]:
+        return self._next()
+
+    def handle(self, event: Event) -> list[Request]:
+        self.before_deciding(event)
+        del self.open_requests[event.request]
+        self.events.append(event)
+        return self._next()
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"round": None}
+
+    def _next(self) -> list[Request]:
+        requests = self._script.pop(0) if self._script else []
+        self.open_requests |= {request.id: request for request in requests}
+        if not self._script and not self.open_requests:
+            self.verdict = Verdict("finished", "the script is over")
+        return requests
+
+
+class Hand:
+    """Cargo that carries nothing and notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, Any]] = []
+        self.live: list[tuple[set[str], int]] = []
+
+    def load(self, request: Request):
+        self.log.append(("load", request.id))
+        return Call(request.id, "nowhere", args=request.args, models=request.models), []
+
+    def read_values(self, envelope):
+        return dict(envelope["values"])
+
+    def unload(self, request: Request, values, outcome: str) -> None:
+        self.log.append(("unload", request.id, outcome))
+
+    def release(self, call: Call) -> None:
+        self.log.append(("release", call.request))
+
+    def set_live(self, live, seq: int) -> None:
+        self.live.append((set(live), seq))
+
+
+def envelope(outcome: str = "done", **values: Any) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "values": values,
+        "started": 10.0,
+        "ended": 12.5,
+        "worker": "node:1",
+        "device": "cpu",
+    }
+
+
+@contextlib.contextmanager
+def task_server(queues: LocalQueues, work: Callable[[Call, str], Any], n_workers: int = 1) -> Iterator[None]:
+    """Play the task server: `work` gives an envelope, or an exception for a task that is lost."""
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            try:
+                _, task = queues.get_task(timeout=0.05)
+            except TimeoutException:
+                continue
+            task.deserialize()
+            value = work(task.args[0], task.method)
+            if isinstance(value, Exception):
+                task.success = False
+                task.failure_info = FailureInformation.from_exception(value)
+            else:
+                task.set_result(value, 0.0)
+            task.serialize()
+            queues.send_result(task)
+
+    workers = [threading.Thread(target=serve, daemon=True) for _ in range(n_workers)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for worker in workers:
+            worker.join(10)
+
+
+@pytest.fixture
+def queues():
+    made = LocalQueues(topics=get_args(Agent))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def log(tmp_path):
+    with EventLog(tmp_path / "events.jsonl") as made:
+        made.append(Event(0, "opened"))
+        yield made
+
+
+def make_thinker(
+    queues, log, policy, cargo=None, watch=lambda thinker: None, capacity=None
+) -> CampaignThinker:
+    thinker = CampaignThinker(
+        queues, policy, log, 1, cargo or Hand(), capacity or {"cpu": 2, "gpu": 1}, watch
+    )
+    # Both roles are played in this process.
+    queues.set_role(QueueRole.ANY)
+    return thinker
+
+
+def request(name: str, agent: Agent = "Calculator", **options: Any) -> Request:
+    kinds = {"Calculator": "calculate", "Trainer": "train", "Sampler": "dynamics", "Selector": "score"}
+    return Request(name, kinds[agent], agent, "gpu" if agent == "Trainer" else "cpu", **options)
+
+
+def run(thinker: CampaignThinker) -> None:
+    thinker.begin(thinker.policy.start())
+    thinker.run()
+
+
+def test_each_request_reaches_a_worker_and_its_result_comes_back_as_an_event(queues, log):
+    policy = Scripted(
+        [request(f"{agent}-1", agent, args={"n": 1}) for agent in get_args(Agent)],
+        [request("Sampler-2", "Sampler")],
+    )
+    seen = []
+
+    def work(call: Call, method: str):
+        seen.append((call.request, method, dict(call.args)))
+        return envelope(answer=call.request, **FEW[method])
+
+    with task_server(queues, work):
+        run(make_thinker(queues, log, policy))
+    assert sorted(seen) == [
+        ("Calculator-1", "calculate", {"n": 1}),
+        ("Sampler-1", "dynamics", {"n": 1}),
+        ("Sampler-2", "dynamics", {}),
+        ("Selector-1", "score", {"n": 1}),
+        ("Trainer-1", "train", {"n": 1}),
+    ]
+    assert {event.request for event in policy.events} == {name for name, _, _ in seen}
+    assert [event.seq for event in policy.events] == [1, 2, 3, 4, 5]
+    for event in policy.events:
+        assert event.values == {"answer": event.request, **FEW[event.kind]}
+        assert (event.outcome, event.attempt, event.worker, event.device) == ("done", 1, "node:1", "cpu")
+        assert (event.times["started"], event.times["ended"]) == (10.0, 12.5)
+        assert event.times["queued"] > 1e9
+    assert policy.verdict.state == "finished"
+
+
+def test_an_event_is_in_the_log_before_the_policy_sees_it(queues, log):
+    policy = Scripted([request("a"), request("b")], [request("c", "Trainer")])
+    logged = []
+
+    def look(event: Event) -> None:
+        logged.append(read_events(log.path)[-1] == event)
+
+    policy.before_deciding = look
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(make_thinker(queues, log, policy))
+    assert logged == [True, True, True]
+    assert read_events(log.path)[1:] == policy.events
+
+
+def test_data_is_at_rest_and_what_travelled_is_released_before_the_event(queues, log):
+    policy = Scripted([request("a")])
+    cargo = Hand()
+    before = []
+    policy.before_deciding = lambda event: before.extend(cargo.log)
+    with task_server(queues, lambda call, method: envelope("failed", failure_class="retry", message="no")):
+        run(make_thinker(queues, log, policy, cargo))
+    assert before == [("load", "a"), ("unload", "a", "failed"), ("release", "a")]
+
+
+def test_live_models_are_told_with_the_event_after_which_they_are_so(queues, log):
+    policy = Scripted([request("a")])
+    policy.live_models = {"start"}
+
+    def replace(event: Event) -> None:
+        policy.live_models = {"member:round-000:0"}
+
+    policy.before_deciding = replace
+    cargo = Hand()
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(make_thinker(queues, log, policy, cargo))
+    assert cargo.live == [({"start"}, 0), ({"member:round-000:0"}, 1)]
+
+
+def test_a_lost_task_is_a_failure_that_may_be_retried(queues, log):
+    policy = Scripted([request("a")])
+    with task_server(queues, lambda call, method: RuntimeError("worker-lost " + "x" * 5000)):
+        run(make_thinker(queues, log, policy))
+    (event,) = policy.events
+    assert event.outcome == "failed"
+    assert event.values["failure_class"] == "retry"
+    assert event.values["error"] == "LostTask"
+    assert "worker-lost" in event.values["message"]
+    assert len(event.values["message"]) <= 600
+    assert set(event.times) == {"queued"}
+
+
+def test_a_request_that_is_tried_again_is_sent_after_a_while(queues, log):
+    policy = Scripted([request("a", attempt=2)])
+    started = time.monotonic()
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(make_thinker(queues, log, policy))
+    assert time.monotonic() - started > 1.5
+    assert policy.events[0].attempt == 2
+
+
+def test_stop_comes_back_soon_although_tasks_run(queues, log):
+    policy = Scripted([request("a"), request("b", "Trainer")], [request("c")])
+    release = threading.Event()
+
+    def work(call: Call, method: str):
+        thinker.stop("asked to")
+        thinker.stop("asked again")
+        release.wait(20)
+        return envelope(**FEW[method])
+
+    thinker = make_thinker(queues, log, policy)
+    started = time.monotonic()
+    with task_server(queues, work):
+        run(thinker)
+        assert time.monotonic() - started < 10
+        release.set()
+    assert thinker.stop_reason == "asked to"
+    assert thinker.error is None
+    assert policy.verdict is None
+    # A stop is no event.
+    assert len(read_events(log.path)) == 1
+
+
+def test_a_verdict_ends_the_run_although_tasks_are_open(queues, log):
+    policy = Scripted([request("a"), request("b", "Trainer")])
+
+    def judge(event: Event) -> None:
+        policy.verdict = Verdict("failed", "for good")
+
+    policy.before_deciding = judge
+    release = threading.Event()
+
+    def work(call: Call, method: str):
+        if method == "train":
+            release.wait(20)
+        return envelope(**FEW[method])
+
+    thinker = make_thinker(queues, log, policy)
+    started = time.monotonic()
+    with task_server(queues, work, n_workers=2):
+        run(thinker)
+        assert time.monotonic() - started < 10
+        release.set()
+    assert thinker.error is None
+
+
+@pytest.mark.parametrize("where", ["load", "unload", "decide", "watch"])
+def test_an_error_in_any_agent_ends_the_run_and_is_kept(queues, log, where, caplog):
+    policy = Scripted([request("a")], [request("b")])
+    cargo = Hand()
+
+    def fail(*_: Any) -> None:
+        msg = "no space left"
+        raise OSError(msg)
+
+    watch = fail if where == "watch" else lambda thinker: None
+    if where == "decide":
+        policy.before_deciding = fail
+    elif where != "watch":
+        setattr(cargo, where, fail)
+    thinker = make_thinker(queues, log, policy, cargo, watch)
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    assert isinstance(thinker.error, OSError)
+    assert "no space left" in caplog.text
+
+
+def test_usage_adds_up_what_was_busy(queues, log):
+    policy = Scripted([request("a"), request("b", "Trainer")])
+
+    def work(call: Call, method: str):
+        time.sleep(0.3)
+        return envelope(**FEW[method]) if method == "train" else envelope("failed", message="no")
+
+    thinker = make_thinker(queues, log, policy)
+    with task_server(queues, work, n_workers=2):
+        run(thinker)
+    snapshot = thinker.snapshot()
+    usage = snapshot["usage"]
+    assert snapshot["round"] is None
+    assert usage["by_kind"] == {
+        "calculate": {"tasks": 1, "failed": 1, "worker_s": 2.5},
+        "train": {"tasks": 1, "failed": 0, "worker_s": 2.5},
+    }
+    assert usage["elapsed_s"] > 0.2
+    assert 0 < usage["busy_fraction"]["cpu"] <= 0.51
+    assert 0 < usage["busy_fraction"]["gpu"] <= 1.0
+    assert usage["held_back_slot_s"] == 0.0
+    assert 0 < snapshot["largest_message_bytes"] < 10_000
+
+
+def test_slots_that_are_held_back_are_accounted_for(queues, log):
+    policy = Scripted([request("a", "Trainer")])
+    policy.held_back = True
+
+    def work(call: Call, method: str):
+        time.sleep(0.3)
+        return envelope(**FEW[method])
+
+    thinker = make_thinker(queues, log, policy)
+    with task_server(queues, work):
+        run(thinker)
+    # Two slots of the other pool for 0.3 s.
+    assert thinker.usage.held_back_s >= 0.5
+
+
+def test_a_campaign_is_played_to_its_end_and_its_log_replays_to_the_same_state(queues, log, tmp_path):
+    event = opened(3, start_model=True, test={"n_frames": 10})
+    policy = ActiveLearning(event)
+    config = policy.state.config
+    requests: dict[str, Request] = {}
+
+    class Noting(Hand):
+        def load(self, request: Request):
+            requests[request.id] = request
+            return super().load(request)
+
+    with EventLog(tmp_path / "campaign.jsonl") as campaign_log:
+        campaign_log.append(event)
+        thinker = make_thinker(queues, campaign_log, policy, Noting(), capacity={"shared": 3})
+        with task_server(
+            queues, lambda call, method: envelope(**answer(requests[call.request], config)), n_workers=3
+        ):
+            run(thinker)
+    assert thinker.error is None
+    assert policy.verdict.state == "finished"
+    first, *events = read_events(tmp_path / "campaign.jsonl")
+    replayed = ActiveLearning(first)
+    replayed.start()
+    for event in events:
+        replayed.handle(event)
+    assert replayed.state == policy.state
