@@ -143,18 +143,16 @@ class Sampler:
         if not passed:
             self._restart(index)
             return
-        trajectory.frame = trajectory.last_valid = frame
+        trajectory.frame = frame
         trajectory.passed += 1
         self._rest(index)
 
     def _restart(self, index: int) -> None:
         self._rest(index)
-        trajectory = self.state.trajectories[index]
-        if self.state.config.audit.on_failure == "last-valid":
-            trajectory.frame = trajectory.last_valid
-            return
-        trajectory.frame = trajectory.last_valid = trajectory.start
-        trajectory.passed = 0
+        if self.state.config.audit.on_failure == "restart":
+            trajectory = self.state.trajectories[index]
+            trajectory.frame = trajectory.start
+            trajectory.passed = 0
 
     def _rest(self, index: int) -> None:
         self.state.trajectories[index].status = "idle"

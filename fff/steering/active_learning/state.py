@@ -50,18 +50,14 @@ class Trajectory:
 
     Attributes:
         start: Frame id of its starting structure.
-        start_hash: Hash of that structure.
-        frame: Frame id from which it goes on.
-        last_valid: Frame id of the last frame that passed an audit; the start before there is one.
+        frame: Frame id from which it goes on: the last that passed an audit, or the start.
         status: `idle`, `running`, or `waiting` for its audit.
         runs: Runs started so far.
         passed: Audits passed in a row since it last went back to its starting structure.
     """
 
     start: str
-    start_hash: str
     frame: str
-    last_valid: str
     status: Literal["idle", "running", "waiting"] = "idle"
     runs: int = 0
     passed: int = 0
@@ -285,10 +281,10 @@ class State:
         for item in values["imported"]:
             state.labels.append(LabelRecord(item["request"], item["hash"], "imported"))
             state.known[item["hash"]] = item["request"]
-        starts = [(frame["id"], frame["hash"]) for frame in values["start_frames"]]
+        starts = [frame["id"] for frame in values["start_frames"]]
         for index in range(config.sampling.n_trajectories if starts else 0):
-            frame, hash_ = starts[index % len(starts)]
-            state.trajectories.append(Trajectory(frame, hash_, frame, frame))
+            frame = starts[index % len(starts)]
+            state.trajectories.append(Trajectory(frame, frame))
             state.idle.append(index)
         if len(state.labels) < FEWEST_LABELS:
             state.initial = [(frame["id"], frame["hash"]) for frame in values["initial_frames"]]
@@ -296,7 +292,7 @@ class State:
             state.sampling_model = START_MODEL
             state.refit = "due"
         state.test_files = list(values["test_files"])
-        state.start_frames = [frame for frame, _ in starts]
+        state.start_frames = starts
         return state
 
     @property
