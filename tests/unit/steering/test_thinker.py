@@ -318,7 +318,13 @@ def test_an_error_in_any_agent_ends_the_run_and_is_kept(queues, log, where, capl
     elif where != "watch":
         setattr(cargo, where, fail)
     thinker = make_thinker(queues, log, policy, cargo, watch)
-    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+
+    def work(call: Call, method: str):
+        if where == "watch":
+            thinker.done.wait(20)
+        return envelope(**FEW[method])
+
+    with task_server(queues, work):
         run(thinker)
     assert isinstance(thinker.error, OSError)
     assert "no space left" in caplog.text
