@@ -17,6 +17,7 @@ from fff.compute.queues import LocalQueues
 from fff.compute.tasks import Call
 from fff.data.events import Event, EventLog, read_events
 from fff.steering.active_learning import ActiveLearning
+from fff.steering.outbox import Outbox
 from fff.steering.records import Agent, Request, Verdict
 from fff.steering.thinker import CampaignThinker
 from tests.support.playing_campaigns import answer, opened
@@ -130,6 +131,12 @@ def task_server(queues: LocalQueues, work: Callable[[Call, str], Any], n_workers
         done.set()
         for worker in workers:
             worker.join(10)
+
+
+@pytest.fixture(autouse=True)
+def no_long_wait(monkeypatch):
+    """Agents look more often whether the campaign is over."""
+    monkeypatch.setattr("fff.steering.thinker.WAIT_S", 0.02)
 
 
 @pytest.fixture
@@ -248,13 +255,17 @@ def test_a_lost_task_is_a_failure_that_may_be_retried(queues, log):
     assert set(event.times) == {"queued"}
 
 
-def test_a_request_that_is_tried_again_is_sent_after_a_while(queues, log):
-    policy = Scripted([request("a", attempt=2)])
-    started = time.monotonic()
-    with task_server(queues, lambda call, method: envelope(**FEW[method])):
-        run(make_thinker(queues, log, policy))
-    assert time.monotonic() - started > 1.5
-    assert policy.events[0].attempt == 2
+@pytest.mark.parametrize(("attempt", "delay_s"), [(1, 0.0), (2, 2.0), (3, 4.0), (6, 32.0), (50, 60.0)])
+def test_a_request_that_is_tried_again_is_sent_after_a_while(queues, log, monkeypatch, attempt, delay_s):
+    delays = []
+
+    def put(self, request: Request, *, delay_s: float = 0.0) -> None:
+        delays.append(delay_s)
+
+    monkeypatch.setattr(Outbox, "put", put)
+    thinker = make_thinker(queues, log, Scripted([]))
+    thinker.begin([request("a", attempt=attempt)])
+    assert delays == [delay_s]
 
 
 def test_stop_comes_back_soon_although_tasks_run(queues, log):
