@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from fff.base.errors import CampaignError
+from fff.base.errors import CampaignError, FffError
 from fff.campaigns.opening import open_run
 from fff.compute.queues import LocalQueues
 from fff.compute.server import start_server, stop_server
@@ -39,9 +40,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "run_campaign"]
 
+type State = Literal["finished", "stopped", "failed"]
+
 logger = logging.getLogger(__name__)
 
-GRACE_S = 5.0
+GRACE_S = 10.0
+"""How long running tasks may go on after a stop was asked for, in seconds."""
+
+CLOSING_S = 5.0
+"""How long the task server may take to close, in seconds."""
+
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 3}
 
 
@@ -55,7 +63,7 @@ class Outcome:
         table: The summary table, for people.
     """
 
-    state: Literal["finished", "stopped", "failed"]
+    state: State
     message: str
     table: str = ""
 
@@ -75,19 +83,24 @@ def run_campaign(loaded: LoadedConfig, inputs: Inputs, *, say: Callable[[str], N
 
     Raises:
         FffError: If the run directory cannot be used; nothing has been run then.
+        KeyboardInterrupt: If a signal came before the campaign was running.
     """
     run = RunDirectory(loaded.run_dir)
-    run.take()
-    try:
-        with _logging_to(run.log):
-            opened = open_run(run, loaded.config, inputs)
-            return _run(run, loaded.config, opened, say)
-    finally:
-        run.give_back()
+    with _Signals() as signals:
+        run.take()
+        try:
+            with _logging_to(run.log):
+                return _run(run, loaded.config, open_run(run, loaded.config, inputs), say, signals)
+        finally:
+            run.give_back()
 
 
 def _run(
-    run: RunDirectory, config: ActiveLearningConfig, opened: dict[str, Any], say: Callable[[str], None]
+    run: RunDirectory,
+    config: ActiveLearningConfig,
+    opened: dict[str, Any],
+    say: Callable[[str], None],
+    signals: _Signals,
 ) -> Outcome:
     site = make_site(config.site)
     opened |= {
@@ -98,15 +111,38 @@ def _run(
     event = Event(0, "opened", values=opened, times={"started": time.time()})
     policy = ActiveLearning(event)
     status = StatusWriter(run, say)
-    with _thinker(run, config, site, policy, event, status) as (thinker, server):
-        with _stop_on_signals(thinker):
+    thinker: CampaignThinker | None = None
+    try:
+        with _thinker(run, config, site, policy, event, status, signals) as thinker:
+            signals.thinker = thinker
             thinker.begin(policy.start())
             thinker.run()
-        snapshot = thinker.snapshot()
-        server_died = not server.is_alive()
-    state, reason = _judge(thinker, policy, server_died=server_died)
-    status.write(snapshot, state=state, reason=reason, resumable=False)
-    table = write_summary(run, snapshot)
+    except (OSError, FffError) as error:
+        logger.exception("The campaign could not be carried on.")
+        state, reason = _failure(error)
+    else:
+        state, reason = _judge(thinker, policy)
+    return _last_words(run, status, thinker, state, reason)
+
+
+def _last_words(
+    run: RunDirectory,
+    status: StatusWriter,
+    thinker: CampaignThinker | None,
+    state: State,
+    reason: str,
+) -> Outcome:
+    """Write status and summary, and return the outcome even where they cannot be written."""
+    if thinker is None:
+        return Outcome(state, _last_line(run, state, reason))
+    snapshot = thinker.snapshot()
+    table = ""
+    try:
+        status.write(snapshot, state=state, reason=reason, resumable=False)
+        table = write_summary(run, snapshot)
+    except OSError as error:
+        logger.warning("Status and summary could not be written: %s", error)
+        reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"
     return Outcome(state, _last_line(run, state, reason), table)
 
 
@@ -118,7 +154,8 @@ def _thinker(
     policy: ActiveLearning,
     opened: Event,
     status: StatusWriter,
-) -> Iterator[tuple[CampaignThinker, Any]]:
+    signals: _Signals,
+) -> Iterator[CampaignThinker]:
     """Open all that a thinker works with, and close it whatever happens: no process, no object is left."""
     queues = LocalQueues(topics=get_args(Agent))
     with contextlib.ExitStack() as stack:
@@ -126,7 +163,8 @@ def _thinker(
         # Closed after the server has gone: a worker that is late would make the store's folder anew.
         resources = stack.enter_context(contextlib.ExitStack())
         stack.callback(queues.close)
-        stack.callback(stop_server, server, queues, GRACE_S)
+        # What could end within the grace has ended: the server's workers are idle, or not worth waiting for.
+        stack.callback(lambda: stop_server(server, queues, 0 if signals.count > 1 else CLOSING_S))
         run.store.mkdir(parents=True, exist_ok=True)
         shelf = resources.enter_context(ModelShelf(open_store(run.store, f"fff-{run.path}")))
         labels = resources.enter_context(LabelStore(run.labels))
@@ -140,22 +178,24 @@ def _thinker(
                 msg = "The task server died."
                 raise CampaignError(msg, hint=f"See {run.path / 'parsl' / 'server.log'}.")
             if run.stop_file.exists():
-                thinker.stop("the file STOP was found")
+                thinker.stop("the file STOP was found", grace_s=GRACE_S)
             status.update(thinker.snapshot)
 
-        yield CampaignThinker(queues, policy, log, opened.seq + 1, cargo, site.pools, watch), server
+        yield CampaignThinker(queues, policy, log, opened.seq + 1, cargo, site.pools, watch)
 
 
-def _judge(
-    thinker: CampaignThinker, policy: ActiveLearning, *, server_died: bool
-) -> tuple[Literal["finished", "stopped", "failed"], str]:
+def _judge(thinker: CampaignThinker, policy: ActiveLearning) -> tuple[State, str]:
     if thinker.error is not None:
-        return "failed", f"{type(thinker.error).__name__}: {thinker.error}"
+        return _failure(thinker.error)
     if policy.verdict is not None:
         return policy.verdict.state, policy.verdict.reason
-    if server_died:
-        return "failed", "the task server died"
     return "stopped", thinker.stop_reason or "asked to stop"
+
+
+def _failure(error: BaseException) -> tuple[State, str]:
+    if isinstance(error, FffError):
+        return "failed", f"{error.message} {error.hint}".strip()
+    return "failed", f"{type(error).__name__}: {error}"
 
 
 def _last_line(run: RunDirectory, state: str, reason: str) -> str:
@@ -166,21 +206,31 @@ def _last_line(run: RunDirectory, state: str, reason: str) -> str:
     return f"Failed: {reason.rstrip('.')}. See {run.log}"
 
 
-@contextlib.contextmanager
-def _stop_on_signals(thinker: CampaignThinker) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the campaign; the second one gets what Python does by default."""
+class _Signals:
+    """Lets Ctrl-C and SIGTERM stop the campaign, and a second one stop it at once."""
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        thinker.stop(f"{signal.Signals(number).name} was received")
-        signal.signal(number, previous[number])
+    def __init__(self) -> None:
+        self.thinker: CampaignThinker | None = None
+        self.count = 0
+        self._previous: dict[int, Any] = {}
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
+    def __enter__(self) -> Self:
+        # Only the main thread may set handlers; a campaign run from another keeps the program's own.
+        if threading.current_thread() is threading.main_thread():
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            self._previous = {number: signal.signal(number, self._receive) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.thinker is None:
+            raise KeyboardInterrupt
+        grace_s = GRACE_S if self.count == 1 else 0.0
+        self.thinker.stop(f"{signal.Signals(number).name} was received", grace_s=grace_s)
 
 
 @contextlib.contextmanager

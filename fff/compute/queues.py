@@ -133,8 +133,11 @@ class LocalQueues(ColmenaQueues):
         return str(result.task_id)
 
     def send_result(self, result: Result) -> None:
-        """Send a result to the steering process, with its failure message shortened."""
+        """Send a result to the steering process; of a failed task without inputs and with a short message."""
         shorten_failure(result)
+        if not result.success:
+            # Colmena sends the inputs of a lost task back, though nobody wants them.
+            result.inputs = ((), {})
         super().send_result(result)
 
     def flush(self) -> None:

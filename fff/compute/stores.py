@@ -13,7 +13,7 @@ from proxystore.store import Store
 from fff.compute import parcels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Set
 
     from proxystore.connectors.file import FileKey
     from proxystore.proxy import Proxy
@@ -58,18 +58,16 @@ def open_store(directory: Path, name: str) -> Store[FileConnector]:
 class _Item:
     """What the shelf knows about one key."""
 
-    make: Callable[[], Parcel]
     stored: FileKey | None = None
     in_flight: int = 0
-    retired: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ModelShelf:
     """Parcels by key, each in the store once, gone when they were replaced and nobody needs them any more.
 
-    A key is placed, acquired by every request that names it, released when that request has ended, and
-    retired when it was replaced. It leaves the store when it is retired and nothing in flight names it:
+    Requests acquire the keys they name and release them when they have ended; `keep` says which keys later
+    requests may name. A parcel leaves the store when it is not to be kept and nothing in flight names it:
     never earlier. Any thread may call anything; parcels are made and stored outside the shelf's lock.
 
     Args:
@@ -79,39 +77,31 @@ class ModelShelf:
     def __init__(self, store: Store[FileConnector]) -> None:
         self.store = store
         self._items: dict[str, _Item] = {}
+        self._kept: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._closed = False
 
-    def place(self, key: str, make: Callable[[], Parcel]) -> None:
-        """Make `key` known; `make` reads its parcel when it is acquired for the first time.
-
-        A key that is already there keeps its parcel, and is no longer retired if it was.
-
-        Raises:
-            ValueError: If the shelf is closed.
-        """
-        with self._lock:
-            self._check_open(key)
-            self._items.setdefault(key, _Item(make)).retired = False
-
-    def acquire(self, key: str) -> Proxy[Parcel]:
+    def acquire(self, key: str, make: Callable[[], Parcel]) -> Proxy[Parcel]:
         """Return a proxy of the parcel and count one request in flight.
 
-        Two threads that acquire a new key at once make and store it once. What making the parcel raises
-        comes through, and nothing is counted then.
+        Args:
+            key: Name of the parcel.
+            make: Makes the parcel, if it is not in the store. Two threads that acquire a new key at once make
+                and store it once; what making it raises comes through, and nothing is counted then.
 
         Raises:
-            KeyError: If the key was never placed, or has been retired and is gone.
             ValueError: If the shelf is closed.
         """
         with self._lock:
-            self._check_open(key)
-            item = self._items[key]
+            if self._closed:
+                msg = f"The shelf is closed; {key!r} came too late."
+                raise ValueError(msg)
+            item = self._items.setdefault(key, _Item())
             item.in_flight += 1
         try:
             with item.lock:
                 if item.stored is None:
-                    item.stored = cast("FileKey", self.store.put(item.make()))
+                    item.stored = cast("FileKey", self.store.put(make()))
             return self.store.proxy_from_key(item.stored)
         except BaseException:
             self.release(key)
@@ -130,19 +120,18 @@ class ModelShelf:
                 msg = f"{key!r} was released more often than it was acquired."
                 raise ValueError(msg)
             item.in_flight -= 1
-            unwanted = self._take_if_unwanted(key)
+            unwanted = self._take_unwanted()
         self._evict(unwanted)
 
-    def retire(self, key: str) -> None:
-        """Let `key` go as soon as no request in flight names it; a key that is not there is gone already."""
+    def keep(self, keys: Set[str]) -> None:
+        """Keep these parcels though no request names them; let others go as soon as none does."""
         with self._lock:
-            if key in self._items:
-                self._items[key].retired = True
-            unwanted = self._take_if_unwanted(key)
+            self._kept = frozenset(keys)
+            unwanted = self._take_unwanted()
         self._evict(unwanted)
 
     def keys(self) -> set[str]:
-        """Return the keys that are there, retired ones included while requests name them."""
+        """Return the keys that are there: kept ones that were acquired once, and those in flight."""
         with self._lock:
             return set(self._items)
 
@@ -169,17 +158,11 @@ class ModelShelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_open(self, key: str) -> None:
-        if self._closed:
-            msg = f"The shelf is closed; {key!r} came too late."
-            raise ValueError(msg)
+    def _take_unwanted(self) -> list[_Item]:
+        gone = [key for key, item in self._items.items() if not item.in_flight and key not in self._kept]
+        return [self._items.pop(key) for key in gone]
 
-    def _take_if_unwanted(self, key: str) -> _Item | None:
-        item = self._items.get(key)
-        if item is None or item.in_flight or not item.retired:
-            return None
-        return self._items.pop(key)
-
-    def _evict(self, item: _Item | None) -> None:
-        if item is not None and item.stored is not None and not self._closed:
-            self.store.evict(item.stored)
+    def _evict(self, unwanted: list[_Item]) -> None:
+        for item in unwanted:
+            if item.stored is not None and not self._closed:
+                self.store.evict(item.stored)

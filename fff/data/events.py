@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,24 +74,22 @@ class Event:
 
 
 class EventLog:
-    """Appends events to a file: flushed at once, synced in groups.
+    """Appends events to a file: handed to the kernel at once, synced to disk when asked.
 
-    A flush hands the line to the kernel, so killing the process loses nothing; only a power cut costs what
-    came after the last sync.
+    Killing the process loses nothing; only a power cut costs what came after the last `sync`, which
+    is kept apart from `append` so that nobody waits for a disk while decisions are made.
 
     Args:
         path: The file; made when absent, continued when present. A half-written last line, which a crash
             leaves, is cut off then: its `append` never returned, so nobody acted on it.
-        sync_every_s: Longest time in seconds between an append and the sync that covers it, as long as
-            events keep coming.
     """
 
-    def __init__(self, path: Path, *, sync_every_s: float = 1.0) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._sync_every_s = sync_every_s
         _cut_half_line(path)
-        self._file = path.open("a", encoding="utf-8")
-        self._synced = time.monotonic()
+        # Without a buffer there is nothing that closing could fail to write.
+        self._file = path.open("ab", buffering=0)
+        self._synced = True
 
     def append(self, event: Event) -> None:
         """Write one event; when this returns, no crash of this process can lose it.
@@ -98,18 +97,22 @@ class EventLog:
         Raises:
             OSError: If the disk is full.
         """
-        self._file.write(event.to_line())
-        self._file.flush()
-        now = time.monotonic()
-        if now - self._synced >= self._sync_every_s:
+        line = event.to_line().encode()
+        self._synced = False
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "The event could not be written whole", str(self.path))
+
+    def sync(self) -> None:
+        """Bring what was appended to disk, if there is anything new; any thread may call it."""
+        if not self._synced:
+            self._synced = True
             os.fsync(self._file.fileno())
-            self._synced = now
 
     def close(self) -> None:
         """Sync and close; may be called twice."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with contextlib.suppress(OSError):
+                self.sync()
             self._file.close()
 
     def __enter__(self) -> EventLog:

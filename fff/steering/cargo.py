@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cargo"]
 
-LARGEST_ARGS = 2_000
-"""Bytes of JSON that a message carries itself; larger arguments travel as a parcel."""
+LARGEST_TOLD = 1_000
+"""Bytes of JSON that a message carries itself; more arguments and settings travel as a parcel."""
 
 SETTINGS = {
     "train": ("model", "training"),
@@ -82,7 +82,7 @@ class Cargo:
         self._shelf = shelf
         self._labels = labels
         self._policy = policy
-        self._live: set[str] = set()
+        self._live: frozenset[str] = frozenset()
         self._live_seq = -1
         self._live_lock = threading.Lock()
         self._hashes: dict[str, str] = {}
@@ -91,30 +91,22 @@ class Cargo:
     def load(self, request: Request) -> tuple[Call, list[Proxy[Parcel]]]:
         """Return what the task is told, and proxies of all that it names."""
         keys = list(request.models)
-        args: Mapping[str, Any] = request.args
-        text = json.dumps(args).encode()
-        args_key = f"args:{request.id}"
-        if len(text) > LARGEST_ARGS:
-            args = {}
-            keys.append(args_key)
-        proxies = []
-        for key in keys:
-            self._shelf.place(key, self._maker(key, text))
-            proxies.append(self._shelf.acquire(key))
-            if key not in self._live:
-                # Named by this request alone: it goes when the request has ended.
-                self._shelf.retire(key)
+        told = {"args": dict(request.args), "settings": self._settings(request.kind)}
+        text = json.dumps(told).encode()
+        if len(text) > LARGEST_TOLD:
+            told = {"args": {}, "settings": {}}
+            keys.append(f"told:{request.id}")
+        proxies = [self._shelf.acquire(key, self._maker(key, text)) for key in keys]
         call = Call(
             request=request.id,
             run_dir=str(self.run.path),
-            args=args,
-            settings=self._settings(request.kind),
             models=tuple(keys),
+            **told,
         )
         return call, proxies
 
     def unload(self, request: Request, values: Mapping[str, Any], outcome: str) -> None:
-        """Bring the data of a result to rest, before its event is written; release what travelled."""
+        """Bring the data of a result to rest, before its event is written."""
         if outcome == "done":
             if request.kind == "calculate":
                 self._keep_label(request, values)
@@ -154,14 +146,12 @@ class Cargo:
             if seq <= self._live_seq:
                 return
             self._live_seq = seq
-            gone, new = self._live - live, live - self._live
-            self._live = set(live)
-        for key in gone:
-            self._shelf.retire(key)
-        for key in new:
-            self._shelf.place(key, self._maker(key, b""))
-            if key.startswith("committee:"):
-                write_json(self.run.committee, {"schema_version": 1, "members": member_folders(key)})
+            self._shelf.keep(live)
+            for key in live - self._live:
+                if key.startswith("committee:"):
+                    content = {"schema_version": 1, "members": member_folders(key)}
+                    write_json(self.run.committee, content)
+            self._live = frozenset(live)
 
     def close(self) -> None:
         """Close the database and empty the store."""
@@ -174,10 +164,10 @@ class Cargo:
             settings["deviation"] = self._config["selection"]["deviation"]
         return settings
 
-    def _maker(self, key: str, args: bytes) -> Callable[[], Parcel]:
+    def _maker(self, key: str, told: bytes) -> Callable[[], Parcel]:
         kind, _, rest = key.partition(":")
-        if kind == "args":
-            return lambda: {"args.json": args}
+        if kind == "told":
+            return lambda: {"told.json": told}
         if kind == "labels":
             return lambda: self._training_parcel(self._read_labels(int(rest)))
         if kind == "baseline":

@@ -76,8 +76,8 @@ class Policy(Protocol):
         ...
 
     @property
-    def held_back(self) -> bool:
-        """Whether labels wait although slots are free, because of `calculation.max_ahead`."""
+    def held_back(self) -> int:
+        """Free slots that a calculation could have if `calculation.max_ahead` did not hold it back."""
         ...
 
     def snapshot(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ It holds the only lock, and takes it for decisions alone: files, proxies and mes
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, defaultdict
@@ -63,8 +64,7 @@ class Usage:
         busy = Counter(request.pool for request in policy.open_requests.values())
         for pool, count in busy.items():
             self.busy_s[pool] += count * elapsed
-        if policy.held_back:
-            self.held_back_s += elapsed * sum(max(0, n - busy[pool]) for pool, n in self.capacity.items())
+        self.held_back_s += policy.held_back * elapsed
 
     def add_task(self, event: Event) -> None:
         """Count a task that ended."""
@@ -131,6 +131,7 @@ class CampaignThinker(BaseThinker):
         self.usage = Usage(capacity)
         self.stop_reason: str | None = None
         self.error: BaseException | None = None
+        self._deadline = math.inf
         self._log = log
         self._seq = first_seq
         self._cargo = cargo
@@ -145,11 +146,16 @@ class CampaignThinker(BaseThinker):
             live = self._dispatch(requests)
         self._cargo.set_live(live, self._seq - 1)
 
-    def stop(self, reason: str) -> None:
-        """Send nothing more and come back from `run` soon; safe from a signal handler."""
+    def stop(self, reason: str, *, grace_s: float = 0.0) -> None:
+        """Send nothing more, take in what ends within the grace, then come back from `run`.
+
+        Safe from a signal handler. A second call may shorten the grace.
+        """
         if self.stop_reason is None:
             self.stop_reason = reason
-        self.done.set()
+        self._deadline = min(self._deadline, time.monotonic() + grace_s)
+        if grace_s <= 0:
+            self.done.set()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers that people watch."""
@@ -207,14 +213,21 @@ class CampaignThinker(BaseThinker):
 
         def look() -> None:
             self._watch(self)
+            self._log.sync()
+            if self.stop_reason is not None and (not self._in_flight or time.monotonic() > self._deadline):
+                self.done.set()
             self.done.wait(WAIT_S)
 
         self._until_done(look)
 
     def _submit(self, name: Agent) -> None:
         def submit_next() -> None:
+            if self._is_stopping():
+                # Nothing new is sent; what waits here is asked for again by whoever resumes.
+                self.done.wait(WAIT_S)
+                return
             request = self._outboxes[name].get(WAIT_S)
-            if request is not None and not self.done.is_set():
+            if request is not None and not self._is_stopping():
                 self._send(request)
 
         self._until_done(submit_next)
@@ -240,6 +253,9 @@ class CampaignThinker(BaseThinker):
             logger.exception("An agent failed.")
         finally:
             self.done.set()
+
+    def _is_stopping(self) -> bool:
+        return self.stop_reason is not None or self.done.is_set()
 
     def _send(self, request: Request) -> None:
         call, proxies = self._cargo.load(request)

@@ -122,9 +122,8 @@ def test_four_agents_get_their_own_results(laptop):
 
 def test_a_proxied_parcel_reaches_the_worker_and_small_messages_the_queue(laptop, tmp_path):
     with ModelShelf(open_store(tmp_path / "store", "test-server")) as shelf:
-        shelf.place("model", lambda: {"weights": b"\1" * 2_000_000, "name": b"painn"})
-        assert laptop.ask("score", shelf.acquire("model"), "name").value == b"painn"
-        shelf.retire("model")
+        model = shelf.acquire("model", lambda: {"weights": b"\1" * 2_000_000, "name": b"painn"})
+        assert laptop.ask("score", model, "name").value == b"painn"
         shelf.release("model")
         assert shelf.n_objects() == 0
     assert laptop.queues.largest_message < 10_000
@@ -132,9 +131,7 @@ def test_a_proxied_parcel_reaches_the_worker_and_small_messages_the_queue(laptop
 
 def test_an_evicted_parcel_is_a_failed_task_not_a_lost_worker(laptop, tmp_path):
     with ModelShelf(open_store(tmp_path / "store", "test-evicted")) as shelf:
-        shelf.place("model", lambda: {"name": b"painn"})
-        proxy = shelf.acquire("model")
-        shelf.retire("model")
+        proxy = shelf.acquire("model", lambda: {"name": b"painn"})
         shelf.release("model")
         result = laptop.ask("score", proxy, "name")
     assert not result.success

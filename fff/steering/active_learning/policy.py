@@ -108,10 +108,9 @@ class ActiveLearning:
         return list(self.state.baseline_files)
 
     @property
-    def held_back(self) -> bool:
-        """Whether labels wait although slots are free, because of `calculation.max_ahead`."""
-        pool = self.state.pool_of["calculate"]
-        return self.state.free[pool] > 0 and self._calculator.is_held_back()
+    def held_back(self) -> int:
+        """Free slots that a calculation could have if `calculation.max_ahead` did not hold it back."""
+        return self.state.free[self.state.pool_of["calculate"]] if self._calculator.is_held_back() else 0
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers that people watch, JSON-able."""

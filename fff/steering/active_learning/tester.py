@@ -190,11 +190,9 @@ class Tester:
     def _baseline_is_due(self) -> bool:
         state = self.state
         return (
-            state.config.test.random_baseline
-            and bool(state.baseline_files)
+            bool(state.baseline_files)
             and not self._makes("randomset")
             and state.budget_spent
-            and state.training is None
             and state.committee is not None
             and state.committee.n_labels == len(state.labels)
         )

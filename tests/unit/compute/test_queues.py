@@ -168,12 +168,9 @@ def test_the_largest_message_counts_requests_and_results(queues):
 
 def test_a_request_with_two_proxies_stays_small(queues, tmp_path):
     with ModelShelf(open_store(tmp_path / "a" / "folder" / "of" / "usual" / "length", "test-size")) as shelf:
-        for key in ("first", "second"):
-            shelf.place(key, lambda: {"weights": bytes(MEGABYTE)})
+        models = [shelf.acquire(key, lambda: {"weights": bytes(MEGABYTE)}) for key in ("first", "second")]
         settings = {f"key_number_{i}": float(i) for i in range(20)}
-        queues.send_inputs(
-            settings, shelf.acquire("first"), shelf.acquire("second"), method="train", topic="train"
-        )
+        queues.send_inputs(settings, *models, method="train", topic="train")
     assert queues.largest_message < 7000
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from proxystore.proxy import extract, is_resolved
+from proxystore.proxy import ProxyResolveError, extract, is_resolved
 from proxystore.serialize import SerializationError, serialize
 from proxystore.store import get_store
 
@@ -25,17 +25,19 @@ def shelf(folder):
         yield made
 
 
+def make():
+    return PARCEL
+
+
 def test_a_proxy_crosses_by_pickle_and_gives_the_parcel(shelf):
-    shelf.place("model", lambda: PARCEL)
-    proxy = pickle.loads(pickle.dumps(shelf.acquire("model")))
+    proxy = pickle.loads(pickle.dumps(shelf.acquire("model", make)))
     assert not is_resolved(proxy)
     assert proxy["model.json"] == b"{}"
     assert extract(proxy) == PARCEL
 
 
 def test_a_proxy_is_small(shelf):
-    shelf.place("model", lambda: {"weights": bytes(1_000_000)})
-    assert len(pickle.dumps(shelf.acquire("model"))) < 1500
+    assert len(pickle.dumps(shelf.acquire("model", lambda: {"weights": bytes(1_000_000)}))) < 1500
 
 
 def test_the_store_reads_nothing_but_parcels(shelf):
@@ -45,19 +47,16 @@ def test_the_store_reads_nothing_but_parcels(shelf):
 
 
 def test_an_evicted_parcel_is_not_kept_in_memory(shelf):
-    shelf.place("model", lambda: PARCEL)
-    proxy = shelf.acquire("model")
+    proxy = shelf.acquire("model", make)
     assert proxy["model.json"] == b"{}"
     key = proxy.__proxy_factory__.key
     assert not shelf.store.is_cached(key)
 
 
-def test_a_parcel_is_made_when_it_is_first_needed(shelf):
+def test_a_parcel_is_made_once(shelf):
     calls = []
-    shelf.place("model", lambda: calls.append(1) or PARCEL)
-    assert (calls, shelf.n_objects()) == ([], 0)
-    shelf.acquire("model")
-    shelf.acquire("model")
+    for _ in range(2):
+        shelf.acquire("model", lambda: calls.append(1) or PARCEL)
     assert (calls, shelf.n_objects()) == ([1], 1)
 
 
@@ -65,15 +64,14 @@ def test_eight_threads_that_need_a_new_parcel_store_it_once(shelf):
     calls = []
     barrier = threading.Barrier(8)
 
-    def make():
+    def make_slowly():
         calls.append(1)
         time.sleep(0.05)
         return PARCEL
 
     def need():
-        shelf.place("model", make)
         barrier.wait()
-        shelf.acquire("model")
+        shelf.acquire("model", make_slowly)
 
     threads = [threading.Thread(target=need) for _ in range(8)]
     for thread in threads:
@@ -81,30 +79,58 @@ def test_eight_threads_that_need_a_new_parcel_store_it_once(shelf):
     for thread in threads:
         thread.join()
     assert (calls, shelf.n_objects()) == ([1], 1)
-    shelf.retire("model")
     for left in range(8, 0, -1):
         assert shelf.n_objects() == 1, left
         shelf.release("model")
     assert shelf.n_objects() == 0
 
 
+def test_requests_and_replacements_from_many_threads_never_lose_a_parcel_that_is_needed(shelf):
+    failures = []
+    done = threading.Event()
+
+    def replace_all_the_time():
+        while not done.is_set():
+            shelf.keep({"model"})
+            shelf.keep(set())
+
+    def ask():
+        try:
+            for _ in range(60):
+                proxy = shelf.acquire("model", make)
+                assert extract(proxy) == PARCEL
+                shelf.release("model")
+        except (KeyError, ValueError, ProxyResolveError) as error:
+            failures.append(error)
+
+    replacing = threading.Thread(target=replace_all_the_time)
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in [replacing, *asking]:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    done.set()
+    replacing.join()
+    assert failures == []
+    shelf.keep(set())
+    assert shelf.n_objects() == 0
+
+
 def test_a_slow_parcel_holds_nobody_else_up(shelf):
     go_on = threading.Event()
-    shelf.place("slow", lambda: go_on.wait(10) and PARCEL)
-    shelf.place("fast", lambda: PARCEL)
-    thread = threading.Thread(target=shelf.acquire, args=("slow",))
+    thread = threading.Thread(target=shelf.acquire, args=("slow", lambda: go_on.wait(10) and PARCEL))
     thread.start()
-    shelf.acquire("fast")
+    shelf.acquire("fast", make)
     assert thread.is_alive()
     go_on.set()
     thread.join()
 
 
-def test_a_parcel_stays_until_the_last_request_in_flight_has_ended(shelf):
-    shelf.place("model", lambda: PARCEL)
-    first = shelf.acquire("model")
-    shelf.acquire("model")
-    shelf.retire("model")
+def test_a_parcel_that_was_replaced_stays_until_the_last_request_in_flight_has_ended(shelf):
+    shelf.keep({"model"})
+    first = shelf.acquire("model", make)
+    shelf.acquire("model", make)
+    shelf.keep({"newer"})
     shelf.release("model")
     assert shelf.n_objects() == 1
     assert first["model.json"] == b"{}"
@@ -113,61 +139,37 @@ def test_a_parcel_stays_until_the_last_request_in_flight_has_ended(shelf):
     assert shelf.keys() == set()
 
 
-def test_a_parcel_that_is_not_retired_stays_without_requests(shelf):
-    shelf.place("model", lambda: PARCEL)
-    shelf.acquire("model")
+def test_a_parcel_that_is_kept_stays_without_requests_and_goes_when_it_is_replaced(shelf):
+    shelf.keep({"model"})
+    shelf.acquire("model", make)
     shelf.release("model")
     assert shelf.n_objects() == 1
-
-
-def test_retiring_what_nobody_needs_removes_it_at_once(shelf):
-    shelf.place("model", lambda: PARCEL)
-    shelf.acquire("model")
-    shelf.release("model")
-    shelf.retire("model")
+    shelf.keep(set())
     assert shelf.n_objects() == 0
 
 
-def test_a_key_may_be_retired_before_it_was_ever_needed_or_known(shelf):
-    shelf.place("model", lambda: PARCEL)
-    shelf.retire("model")
-    shelf.retire("unknown")
-    assert shelf.keys() == set()
+def test_a_parcel_of_one_request_goes_with_it(shelf):
+    shelf.acquire("told", make)
+    shelf.release("told")
+    assert (shelf.n_objects(), shelf.keys()) == (0, set())
 
 
-def test_a_request_sent_again_needs_a_retired_key_only_while_it_is_there(shelf):
-    shelf.place("model", lambda: PARCEL)
-    shelf.acquire("model")
-    shelf.retire("model")
-    shelf.acquire("model")
-    shelf.release("model")
-    shelf.release("model")
-    with pytest.raises(KeyError):
-        shelf.acquire("model")
-
-
-def test_placing_a_retired_key_again_keeps_it(shelf):
-    shelf.place("model", lambda: PARCEL)
-    shelf.acquire("model")
-    shelf.retire("model")
-    shelf.place("model", lambda: PARCEL)
-    shelf.release("model")
-    assert shelf.n_objects() == 1
+def test_a_parcel_that_went_is_made_again_when_it_is_needed(shelf):
+    for _ in range(2):
+        shelf.acquire("model", make)
+        shelf.release("model")
+    assert extract(shelf.acquire("model", make)) == PARCEL
 
 
 def test_a_parcel_that_cannot_be_made_counts_for_nothing(shelf):
-    tries = []
+    def fail():
+        raise OSError("disk")
 
-    def make():
-        tries.append(1)
-        if len(tries) == 1:
-            raise OSError("disk")
-        return PARCEL
-
-    shelf.place("model", make)
     with pytest.raises(OSError, match="disk"):
-        shelf.acquire("model")
-    shelf.acquire("model")
+        shelf.acquire("model", fail)
+    assert shelf.keys() == set()
+    shelf.keep({"model"})
+    shelf.acquire("model", make)
     shelf.release("model")
     with pytest.raises(ValueError, match="released more often"):
         shelf.release("model")
@@ -175,26 +177,23 @@ def test_a_parcel_that_cannot_be_made_counts_for_nothing(shelf):
 
 def test_closing_leaves_no_object_no_folder_and_no_store(folder):
     shelf = ModelShelf(open_store(folder, "test-close"))
-    shelf.place("a", lambda: PARCEL)
-    shelf.place("b", lambda: PARCEL)
-    shelf.acquire("a")
-    shelf.acquire("b")
+    shelf.acquire("a", make)
+    shelf.acquire("b", make)
     assert shelf.n_objects() == 2
     shelf.close()
     shelf.close()
     assert not folder.exists()
     assert get_store("test-close") is None
     with pytest.raises(ValueError, match="closed"):
-        shelf.place("c", lambda: PARCEL)
+        shelf.acquire("c", make)
 
 
 def test_a_request_that_ends_after_closing_is_no_error(folder):
     shelf = ModelShelf(open_store(folder, "test-late"))
-    shelf.place("a", lambda: PARCEL)
-    shelf.acquire("a")
+    shelf.acquire("a", make)
     shelf.close()
     shelf.release("a")
-    shelf.retire("a")
+    shelf.keep(set())
     assert not folder.exists()
 
 

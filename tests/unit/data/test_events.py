@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -81,14 +82,29 @@ def test_a_log_is_continued_never_begun_anew(tmp_path):
     assert [event.seq for event in read_events(path)] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("sync_every_s", "n_syncs"), [(0.0, 4), (1000.0, 1)])
-def test_events_are_synced_in_groups_and_at_the_end(tmp_path, monkeypatch, sync_every_s, n_syncs):
+def test_events_are_synced_when_asked_if_there_are_new_ones_and_at_the_end(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    with EventLog(tmp_path / "events.jsonl", sync_every_s=sync_every_s) as log:
-        for event in events(3):
-            log.append(event)
-    assert len(synced) == n_syncs
+    first, second, third = events(3)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.append(first)
+        log.append(second)
+        assert synced == []
+        log.sync()
+        log.sync()
+        assert len(synced) == 1
+        log.append(third)
+    assert len(synced) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_an_error_that_closing_does_not_repeat(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.symlink_to("/dev/full")
+    log = EventLog(path)
+    with pytest.raises(OSError, match="No space left"):
+        log.append(Event(0, "opened"))
+    log.close()
 
 
 def test_a_log_may_be_closed_twice(tmp_path):

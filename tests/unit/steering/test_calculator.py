@@ -217,15 +217,40 @@ def test_an_audit_whose_structure_was_labelled_meanwhile_lets_its_trajectory_sta
     trajectories = [game.of("dynamics")[i].args["trajectory"] for i in range(2)]
     for _ in range(2):
         audit(game, "z", steps=10)
-    assert len(game.state.audits) == 2
+    audit(game, "y")
+    assert len(game.state.audits) == 3
     game.finish(game.of("calculate")[0])
     assert len(game.of("calculate", frame="z")) == 1
     game.finish(game.of("calculate")[0])
     assert game.state.audits == []
+    assert len(game.of("calculate", frame="y")) == 1
     second = game.state.trajectories[trajectories[1]]
     assert second.status in {"idle", "running"}
     assert second.frame == second.start
     assert len(game.of("calculate", frame="z")) == 1
+
+
+def test_nothing_is_audited_twice_while_audits_of_a_given_model_wait():
+    game = Game(
+        pools={"gpu": 3, "cpu": 8},
+        start_model=True,
+        n_imported=3,
+        sampling={"n_parallel": 2, "n_trajectories": 8},
+    )
+    game.finish(game.of("train")[0])
+    game.state.caused = game.config.max_ahead
+    given = [game.of("dynamics")[0], game.of("dynamics")[1]]
+    for request in given:
+        audit(game, f"given-{request.id}")
+    for number in range(2):
+        game.finish(game.of("dynamics")[0], last=frame(f"z{number}", hash_="s-z"), others=[])
+    assert len(game.state.audits) == 4
+    game.state.caused = 0
+    game.fail(game.of("dynamics")[0])
+    assert [request.args["frame"] for request in game.of("calculate")] == ["z0"]
+    game.finish(game.of("refit")[0])
+    assert game.state.audits == []
+    assert len(game.of("calculate")) == 3
 
 
 def test_a_structure_that_was_set_aside_is_never_asked_for_again():
@@ -434,6 +459,16 @@ def test_what_is_tried_again_comes_first():
     select(game, "a", "b")
     new = game.fail(game.of("calculate")[0], failure_class="retry")
     assert [(r.args["frame"], r.attempt) for r in new if r.kind == "calculate"] == [("z0", 2)]
+
+
+def test_what_failed_first_is_tried_again_first():
+    game = sampling(pools={"gpu": 8, "cpu": 6})
+    for number in range(4):
+        audit(game, f"z{number}")
+    first, second, *_ = game.of("calculate")
+    game.state.retries = [first, second]
+    assert game.policy._calculator.take() is first
+    assert game.policy._calculator.take() is second
 
 
 @pytest.mark.parametrize("failure_class", ["setup", "structure", "retry"])

@@ -63,7 +63,7 @@ def test_every_committee_is_measured_on_the_whole_test_set_once_it_is_there():
     game = Game(pools={"gpu": 3, "cpu": 8}, test={"n_frames": 20})
     first, second = game.of("reference-dynamics")
     game.finish(second, file="test/b.npz")
-    game.play(lambda game: game.state.committee and game.state.round == 1, hold=["reference-dynamics"])
+    game.play_to_committee(1, hold=["reference-dynamics"])
     assert game.of("evaluate") == []
     game.finish(first, file="test/a.npz")
     game.play()
@@ -151,7 +151,8 @@ BASELINE = {"n_frames": 10, "random_baseline": True}
 
 @pytest.mark.parametrize("start_model", [False, True])
 def test_the_comparison_is_trained_after_the_last_committee_on_as_many_frames(start_model):
-    game = Game(pools=POOLS, test=BASELINE, start_model=start_model)
+    # With accelerators to spare while the last committee is trained.
+    game = Game(pools={"gpu": 8, "cpu": 6}, test=BASELINE, start_model=start_model)
     game.play(lambda game: game.of("train-baseline"))
     assert game.state.committee.n_labels == 20
     members = game.of("train-baseline")

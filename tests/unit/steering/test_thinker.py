@@ -43,7 +43,7 @@ class Scripted:
         self.verdict: Verdict | None = None
         self.open_requests: dict[str, Request] = {}
         self.live_models: set[str] = set()
-        self.held_back = False
+        self.held_back = 0
         self.before_deciding: Callable[[Event], None] = lambda event: None
 
     def start(self) -> list[Request]:
@@ -365,9 +365,52 @@ def test_usage_adds_up_what_was_busy(queues, log):
     assert 0 < snapshot["largest_message_bytes"] < 10_000
 
 
+def test_a_stop_with_grace_takes_in_what_ends_within_it_and_sends_nothing_new(queues, log):
+    policy = Scripted([request("a", "Calculator")], [request("b", "Calculator")])
+    begun = threading.Event()
+    sent = []
+
+    def work(call: Call, method: str):
+        sent.append(call.request)
+        begun.set()
+        time.sleep(0.3)
+        return envelope(**FEW[method])
+
+    def watch(thinker):
+        if begun.is_set():
+            thinker.stop("asked to", grace_s=30.0)
+
+    thinker = make_thinker(queues, log, policy, watch=watch)
+    with task_server(queues, work):
+        run(thinker)
+    assert sent == ["a"]
+    assert [event.request for event in policy.events] == ["a"]
+    assert list(policy.open_requests) == ["b"]
+
+
+def test_a_second_stop_without_grace_ends_the_wait(queues, log):
+    policy = Scripted([request("a", "Calculator")])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(call: Call, method: str):
+        begun.set()
+        go_on.wait(20)
+        return envelope(**FEW[method])
+
+    def watch(thinker):
+        if begun.is_set():
+            thinker.stop("asked to", grace_s=0.0 if thinker.stop_reason else 30.0)
+
+    thinker = make_thinker(queues, log, policy, watch=watch)
+    with task_server(queues, work):
+        run(thinker)
+        assert policy.events == []
+        go_on.set()
+
+
 def test_slots_that_are_held_back_are_accounted_for(queues, log):
     policy = Scripted([request("a", "Trainer")])
-    policy.held_back = True
+    policy.held_back = 2
 
     def work(call: Call, method: str):
         time.sleep(0.3)
@@ -376,7 +419,7 @@ def test_slots_that_are_held_back_are_accounted_for(queues, log):
     thinker = make_thinker(queues, log, policy)
     with task_server(queues, work):
         run(thinker)
-    # Two slots of the other pool for 0.3 s.
+    # Two slots for 0.3 s.
     assert thinker.usage.held_back_s >= 0.5
 
 
