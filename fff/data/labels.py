@@ -37,9 +37,9 @@ class LabelOrigin(TypedDict, total=False):
         trajectory: Id of the trajectory it was met on.
         round: Round of the committee that chose it.
         model: Hash of the member that drove the dynamics.
-        deviation: Committee deviation when it was chosen (eV/Å).
+        deviation: The committee's largest force deviation when it was chosen (eV/Å), whatever chose it.
         predicted_energy_eV: Total energy of each member, `(n_members,)`, or of the driving model.
-        predicted_forces: Forces of each member (eV/Å), `(n_members, n_atoms, 3)`, or of the driving model.
+        predicted_forces: Mean over the members, or of the driving model (eV/Å), `(n_atoms, 3)`.
         features: The first member's features, `(n_features,)`.
     """
 

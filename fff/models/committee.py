@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
     from ase import Atoms
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from fff.models.protocol import ForceField, Predictions
 
@@ -26,12 +26,16 @@ __all__ = ["Committee", "CommitteePrediction"]
 class CommitteePrediction:
     """What the members of a committee say about several structures.
 
+    A member that gives no numbers for one structure is here all the same, with NaN or infinities: the others
+    are none the worse for it. See `is_finite`.
+
     Attributes:
         energy_eV: Total energies, members first.
         forces_eV_per_A: One array per structure, members first.
         members_used: Indices of the members that answered, in the order of the first axis.
         stress_eV_per_A3: Voigt stress, members first; None when not asked for.
-        features: Of the first member that answered; None when not asked for.
+        features: Of the member listed first, for those of two members are not comparable; NaN for structures
+            on which it gives no finite numbers. None when not asked for, or when that member did not answer.
         failures: What went wrong with the members left out, by index.
     """
 
@@ -41,6 +45,14 @@ class CommitteePrediction:
     stress_eV_per_A3: Float[np.ndarray, "n_members n_structures 6"] | None
     features: Float[np.ndarray, "n_structures n_features"] | None
     failures: dict[int, str]
+
+    @property
+    def is_finite(self) -> Bool[np.ndarray, "n_members n_structures"]:
+        """For which structures a member gave a finite energy and finite forces."""
+        forces = [np.isfinite(forces).all(axis=(1, 2)) for forces in self.forces_eV_per_A]
+        # The shape is given for the case of no structure at all.
+        finite: np.ndarray = np.array(forces, dtype=bool).reshape(self.energy_eV.T.shape).T
+        return finite & np.isfinite(self.energy_eV)
 
 
 class Committee:
@@ -85,10 +97,22 @@ class Committee:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def first(self) -> ForceField:
+        """The member listed first, which the features are from.
+
+        Raises:
+            ModelFileError: If it could not be loaded.
+        """
+        if 0 in self.failures:
+            msg = f"The committee's first member, which gives the features, is missing: {self.failures[0]}"
+            raise ModelFileError(msg, hint="Look at the model's folder.", path="")
+        return self.members[0]
+
     def predict(
         self, structures: Sequence[Atoms], *, features: bool = False, stress: bool = False
     ) -> CommitteePrediction:
-        """Ask every member; one that fails, or gives numbers that are not finite, is left out.
+        """Ask every member; one that fails by an error is left out.
 
         Raises:
             ModelFileError: If no member answers.
@@ -97,20 +121,15 @@ class Committee:
         failures = dict(self.failures)
         for index, member in zip(self._indices, self.members, strict=True):
             try:
-                answer = member.predict(structures, stress=stress, features=features and not answers)
+                answers[index] = member.predict(structures, stress=stress, features=features and index == 0)
             except (FffError, RuntimeError) as error:
                 failures[index] = f"{type(error).__name__}: {error}"
-                continue
-            if _is_finite(answer):
-                answers[index] = answer
-            else:
-                failures[index] = "Its predictions are not finite."
         if not answers:
             msg = f"No member of the committee could predict: {failures}."
             raise ModelFileError(msg, hint="Look at the structures asked for, and at the models.", path="")
         given = list(answers.values())
         stresses = [a.stress_eV_per_A3 for a in given if a.stress_eV_per_A3 is not None]
-        return CommitteePrediction(
+        prediction = CommitteePrediction(
             energy_eV=np.stack([answer.energy_eV for answer in given]),
             forces_eV_per_A=[
                 np.stack([answer.forces_eV_per_A[i] for answer in given]) for i in range(len(structures))
@@ -120,8 +139,8 @@ class Committee:
             features=given[0].features,
             failures=failures,
         )
-
-
-def _is_finite(answer: Predictions) -> bool:
-    forces = all(bool(np.isfinite(forces).all()) for forces in answer.forces_eV_per_A)
-    return forces and bool(np.isfinite(answer.energy_eV).all())
+        if prediction.features is None:
+            return prediction
+        # Only the member listed first was asked for features, so the first axis begins with it.
+        known = prediction.is_finite[0][:, np.newaxis]
+        return replace(prediction, features=np.where(known, prediction.features, np.nan))

@@ -11,7 +11,6 @@ from ase.build import molecule
 
 from fff.base.errors import ModelFileError, StructureError
 from fff.base.ids import sha256_bytes
-from fff.models.committee import Committee
 from fff.models.files import DESCRIPTION, WEIGHTS, read_member, write_member
 from fff.models.force_field import create_force_field, load_force_field, with_reference_energies
 
@@ -115,33 +114,3 @@ def test_elements_heavier_than_the_embedding_and_empty_structures_are_refused(mo
         create_force_field(model, seed=0, elements=[1, 104], reference_energies={}, device="cpu")
     with pytest.raises(StructureError, match="no atoms"):
         force_field.predict([Atoms()])
-
-
-def test_a_failed_member_is_left_out(model, force_field):
-    broken = create_force_field(model, seed=1, elements=[1, 8], reference_energies=REFERENCE, device="cpu")
-    next(broken.network.readout.parameters()).data.fill_(float("nan"))
-    limited = create_force_field(model, seed=2, elements=[1], reference_energies={1: -13.5}, device="cpu")
-    answer = Committee([broken, force_field, limited, force_field]).predict(
-        [molecule("H2O")] * 2, features=True
-    )
-    assert answer.members_used == [1, 3]
-    assert set(answer.failures) == {0, 2}
-    assert answer.energy_eV.shape == (2, 2)
-    assert answer.forces_eV_per_A[0].shape == (2, 3, 3)
-    assert answer.features.shape == (2, model["n_features"])
-
-
-def test_a_damaged_member_is_left_out_when_loading(files):
-    committee = Committee.from_files([{}, files, files], device="cpu")
-    assert len(committee) == 2
-    answer = committee.predict([molecule("H2O")], stress=True)
-    assert answer.members_used == [1, 2]
-    assert 0 in answer.failures
-    assert answer.stress_eV_per_A3.shape == (2, 1, 6)
-
-
-def test_a_committee_of_which_nothing_is_left_is_an_error(files, force_field):
-    with pytest.raises(ModelFileError, match="at least one member"):
-        Committee.from_files([{}, {}], device="cpu")
-    with pytest.raises(ModelFileError, match="could predict"):
-        Committee([force_field]).predict([Atoms("Xe")])
