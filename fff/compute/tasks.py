@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fff.base.errors import FffError
+from fff.base.errors import FffError, ModelFileError
 from fff.base.files import write_bytes
 from fff.base.ids import sha256_bytes
 from fff.data.accuracy import force_accuracy
@@ -59,6 +59,9 @@ LARGEST_VALUES = 3_000
 CACHED_MODELS = 4
 MESSAGE_LENGTH = 600
 
+FEWEST_MEMBERS = 2
+"""Members without which there is no disagreement."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -67,8 +70,9 @@ class Call:
     Attributes:
         request: Id of the request; files it writes are named after it.
         run_dir: The run directory.
-        args: Arguments of the request; in a file when they are many (`args_file`).
-        settings: The sections of the config that this kind of task needs.
+        args: Arguments of the request.
+        settings: The sections of the config that this kind of task needs. Where these two are large they are
+            empty here and come as the last parcel, with the key `told:<request>`.
         models: Keys of the proxies that come along, in the same order.
     """
 
@@ -97,9 +101,9 @@ def _task(
     def run(call: Call, *parcels: Parcel) -> dict[str, Any]:
         started = time.time()
         try:
-            if call.models and call.models[-1].startswith("args:"):
-                args = json.loads(parcels[-1]["args.json"])
-                call = replace(call, args=args, models=call.models[:-1])
+            if call.models and call.models[-1].startswith("told:"):
+                told = json.loads(parcels[-1]["told.json"])
+                call = replace(call, **told, models=call.models[:-1])
             values = _small(call, function(call, parcels[: len(call.models)]))
             outcome = "done"
         except Exception as error:  # noqa: BLE001 - the border of a remote task: it becomes an event
@@ -121,16 +125,22 @@ _ON_DEVICE = {"train", "train_baseline", "refit", "dynamics", "score", "choose",
 
 
 def _failure(call: Call, error: Exception) -> dict[str, Any]:
-    trace = call.path("tasks", f"{call.request}.failure.txt")
-    write_bytes(trace, "".join(traceback.format_exception(error)).encode())
     message = (error.message if isinstance(error, FffError) else str(error)) or type(error).__name__
     hint = f" {error.hint}" if isinstance(error, FffError) and error.hint else ""
-    return {
+    values = {
         "failure_class": getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup"),
         "error": type(error).__name__,
         "message": (message + hint)[:MESSAGE_LENGTH],
-        "trace": str(trace.relative_to(call.run_dir)),
     }
+    trace = call.path("tasks", f"{call.request}.failure.txt")
+    try:
+        write_bytes(trace, "".join(traceback.format_exception(error)).encode())
+    except OSError as trouble:
+        # On a full disk, which may be the failure itself: the policy must hear of it all the same.
+        values["message"] += f" (Its trace could not be written: {trouble.strerror or trouble}.)"
+    else:
+        values["trace"] = str(trace.relative_to(call.run_dir))
+    return values
 
 
 def _small(call: Call, values: dict[str, Any]) -> dict[str, Any]:
@@ -239,14 +249,7 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     member = _committee(call, 0, parcels).members[0]
     asked = None
     if len(call.models) > 1:
-        committee = _committee(call, 1, parcels)
-
-        def asked(atoms: Atoms) -> float:
-            (forces,) = committee.predict([atoms]).forces_eV_per_A
-            # The threshold is one of forces, whatever frames are chosen by. A committee that gives no numbers
-            # ends the run, and the frames so far are kept.
-            return float(force_deviation(forces).max()) if np.isfinite(forces).all() else float("nan")
-
+        asked = functools.partial(_largest_deviation, _committee(call, 1, parcels))
     settings = DynamicsSettings.from_section(
         sampling, n_steps=call.args["n_steps"], temperature_K=call.args["temperature_K"]
     )
@@ -265,8 +268,18 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         "steps": result.steps,
         "last": described[-1],
         "others": described[:-1],
-        "max_deviation": _finite(result.max_deviation_eV_per_A),
     }
+
+
+def _largest_deviation(committee: Committee, atoms: Atoms) -> float:
+    """Return the largest force deviation in eV/Å; NaN, which ends a run, where fewer than two give numbers.
+
+    The threshold is one of forces, whatever frames are chosen by.
+    """
+    prediction = committee.predict([atoms])
+    forces = prediction.forces_eV_per_A[0][prediction.is_finite[:, 0]]
+    # One member has no spread: it would seem to be sure of everything.
+    return float(force_deviation(forces).max()) if len(forces) >= FEWEST_MEMBERS else float("nan")
 
 
 def _describe(frame_id: str, frame: Frame) -> dict[str, Any]:
@@ -282,33 +295,47 @@ def _finite(value: float) -> float | None:
 
 @_task
 def score(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
-    """Score a chunk on all members; a frame that the committee cannot score costs only itself.
+    """Score a chunk on all members; values: `deviations`, those that frames are chosen by.
 
-    Writes `scores/<request>.npz`: deviations, features, the members' energies and mean forces.
+    A frame counts where the first member, whose features it is compared by, and at least one other give
+    finite numbers, and by the members that do; any other has the deviation None and costs only itself.
+
+    Writes `scores/<request>.npz`, NaN where there are no numbers: `deviation` (of the kind that
+    `selection.deviation` names), `max_force_deviation` (eV/Å, whatever the kind), `features`, `energy_eV` of
+    the members that `members_used` names, and `forces_eV_per_A`, mean over the members that count, of all
+    frames one after the other (`n_atoms` of each).
+
+    Raises:
+        ModelFileError: If the first member, or all but one, fail altogether.
     """
     from fff.selection import deviations
 
-    committee = _committee(call, 0, parcels)
     frames = call.frames.read_many(call.args["frames"])
-    prediction = committee.predict([frame.atoms for frame in frames], features=True)
-    scores = np.full(len(frames), np.nan)
-    for i, forces in enumerate(prediction.forces_eV_per_A):
-        # A frame on which the members give no numbers costs only itself.
-        if np.isfinite(forces).all() and np.isfinite(prediction.energy_eV[:, i]).all():
-            scores[i] = deviations(prediction.energy_eV[:, i], forces).of_kind(call.settings["deviation"])
-    mean_forces = [forces.mean(axis=0) for forces in prediction.forces_eV_per_A]
+    prediction = _committee(call, 0, parcels).predict([frame.atoms for frame in frames], features=True)
+    if prediction.features is None or len(prediction.members_used) < FEWEST_MEMBERS:
+        msg = f"Scoring needs the committee's first member and one more; failed: {prediction.failures}."
+        raise ModelFileError(msg, hint="Look at the models' folders.", path="")
+    chosen_by, max_force = np.full(len(frames), np.nan), np.full(len(frames), np.nan)
+    mean_forces = [np.full(forces.shape[1:], np.nan) for forces in prediction.forces_eV_per_A]
+    has_features = np.isfinite(prediction.features).all(axis=1)
+    for i, finite in enumerate(prediction.is_finite.T):
+        if has_features[i] and finite.sum() >= FEWEST_MEMBERS:
+            forces = prediction.forces_eV_per_A[i][finite]
+            found = deviations(prediction.energy_eV[finite, i], forces)
+            chosen_by[i] = found.of_kind(call.settings["deviation"])
+            max_force[i] = found.max_force_eV_per_A
+            mean_forces[i] = forces.mean(axis=0)
     _write_npz(
         call.path("scores", f"{call.request}.npz"),
-        deviation=scores,
+        deviation=chosen_by,
+        max_force_deviation=max_force,
         features=prediction.features,
+        members_used=np.array(prediction.members_used),
         energy_eV=prediction.energy_eV,
         n_atoms=np.array([len(forces) for forces in mean_forces]),
         forces_eV_per_A=np.concatenate(mean_forces),
     )
-    return {
-        "deviations": [_finite(value) for value in scores],
-        "members_used": list(prediction.members_used),
-    }
+    return {"deviations": [_finite(value) for value in chosen_by]}
 
 
 @_task
@@ -317,15 +344,20 @@ def choose(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     from fff.selection import make_rule
 
     candidates: Mapping[str, Sequence[Any]] = call.args["candidates"]
-    tables = {request: _read_npz(call.path("scores", f"{request}.npz")) for request, _ in candidates.values()}
+    # Chunks, not frames: each file is opened once, and what was predicted stays in it.
+    tables = {
+        request: _read_npz(call.path("scores", f"{request}.npz"), "features", "deviation")
+        for request in dict.fromkeys(request for request, _ in candidates.values())
+    }
     features = np.array([tables[request]["features"][row] for request, row in candidates.values()])
     scores = np.array([tables[request]["deviation"][row] for request, row in candidates.values()])
     taken: Any = np.zeros((0, features.shape[1]))
     if call.args["taken"]:
         frames = call.frames.read_many(call.args["taken"])
-        first = _committee(call, 0, parcels).members[0]
-        predicted = first.predict([frame.atoms for frame in frames], features=True)
-        taken = predicted.features
+        predicted = _committee(call, 0, parcels).first.predict([f.atoms for f in frames], features=True)
+        taken = np.asarray(predicted.features)
+        # Nothing can be told to be near a frame on which the model fails.
+        taken = taken[np.isfinite(taken).all(axis=1)]
     order = make_rule(call.settings["selection"])(scores, features, taken, call.args["n"], call.args["seed"])
     names = list(candidates)
     return {"frames": [names[index] for index in order]}
@@ -335,17 +367,31 @@ def choose(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
 def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     """Measure a committee's mean prediction on the test set.
 
-    Values: those of `force_accuracy`.
+    Values: those of `force_accuracy`, and `members_used`: a member that fails on one of the structures counts
+    for none, since a mean over other members from structure to structure is no committee's.
+
+    Raises:
+        ModelFileError: If no member gives finite numbers for all of them.
     """
     labels = [
         label for file in call.args["files"] for label in labels_from_bytes(call.path(file).read_bytes())
     ]
     prediction = _committee(call, 0, parcels).predict([label.atoms for label in labels])
-    return force_accuracy(
+    is_sound = prediction.is_finite.all(axis=1)
+    if not is_sound.any():
+        n_failed = (~prediction.is_finite).sum(axis=1).tolist()
+        msg = (
+            f"No member gives finite numbers for all {len(labels)} test structures; the members "
+            f"{prediction.members_used} fail on {n_failed} of them."
+        )
+        raise ModelFileError(msg, hint="Look at the test structures, and at the models.", path="")
+    errors = force_accuracy(
         labels,
-        prediction.energy_eV.mean(axis=0),
-        [forces.mean(axis=0) for forces in prediction.forces_eV_per_A],
+        prediction.energy_eV[is_sound].mean(axis=0),
+        [forces[is_sound].mean(axis=0) for forces in prediction.forces_eV_per_A],
     )
+    used = [member for member, sound in zip(prediction.members_used, is_sound, strict=True) if sound]
+    return {**errors, "members_used": used}
 
 
 # --- Calculator -----------------------------------------------------------------------------------------
@@ -426,9 +472,9 @@ def _write_npz(path: Path, **arrays: Any) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+        return {name: arrays[name] for name in names}
 
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
