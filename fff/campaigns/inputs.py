@@ -8,25 +8,29 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from ase.optimize import BFGS
 
 from fff.base.draws import seed_for
 from fff.base.errors import ConfigError, FffError, ReferenceSetupError, RunDirectoryError
-from fff.config import XtbReference, nearest
+from fff.base.ids import structure_hash
+from fff.campaigns.opening import initial_frames
+from fff.campaigns.start_model import read_start_model, take_architecture
+from fff.config import XtbReference
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
-from fff.models.files import find_members
 from fff.reference import ReferenceCalculator, ReferenceProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from ase import Atoms
 
-    from fff.config import LoadedConfig
+    from fff.campaigns.start_model import StartModel
+    from fff.config import ActiveLearningConfig, LoadedConfig
     from fff.data.records import Label
 
 __all__ = ["Inputs", "load_inputs", "probe_reference"]
@@ -34,6 +38,7 @@ __all__ = ["Inputs", "load_inputs", "probe_reference"]
 _LEAST_LABELS = 2
 _RELAXED_eV_PER_A = 0.1
 _MAX_RELAXATION_STEPS = 200
+_RELAXATION_STEP_LIMIT_S = 600.0
 _PROBE_LIMIT_S = 300.0
 
 
@@ -42,6 +47,7 @@ class Inputs:
     """What the config's files and names turned out to be.
 
     Attributes:
+        loaded: The config; with `model.start`, the architecture in it is that model's.
         structures: Where trajectories start.
         labels: Labels to train on from the first.
         test_labels: Labels of a given test set; empty when the campaign makes its own.
@@ -50,6 +56,7 @@ class Inputs:
         files: Every file that was read.
     """
 
+    loaded: LoadedConfig
     structures: list[Atoms]
     labels: list[Label]
     test_labels: list[Label]
@@ -70,22 +77,18 @@ def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
         ReferenceSetupError: If the reference method cannot run here.
         RunDirectoryError: If the run directory cannot be used.
     """
-    config = loaded.config
     _check_run_dir(loaded.run_dir)
+    model = read_start_model(loaded.config.model.start) if loaded.config.model.start else None
+    if model is not None:
+        loaded = take_architecture(loaded, model)
+    config = loaded.config
     labels = _labels("labels", config.labels)
-    test_labels = _labels("test.labels", [config.test.labels] if config.test.labels else [])
-    _check_apart(labels, test_labels)
+    every_test_label = _labels("test.labels", [config.test.labels] if config.test.labels else [])
+    test_labels = every_test_label
     if config.test.n_frames is not None:
         test_labels = _spread(test_labels, config.test.n_frames)
-    _check_model(config.model.start)
-    with _naming("structures"), _relaxation() as relaxed:
-        seed = seed_for(config.seed, "structures")
-        structures = load_structures(
-            config.structures, relax=relaxed if relax else lambda atoms: atoms, seed=seed
-        )
-    if not structures:
-        # Labels alone: trajectories start from labelled structures, spread evenly over them.
-        structures = [label.atoms for label in _spread(labels, config.sampling.n_trajectories)]
+    structures = _structures(config, labels, relax=relax)
+    _check_apart(config, structures, labels, every_test_label)
     groups = {
         "structures": structures,
         "labels": [label.atoms for label in labels],
@@ -95,11 +98,30 @@ def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
         if group:
             with _naming(key):
                 check_structures(group, config.reference, thermostat=config.sampling.thermostat)
+    _check_elements(config, groups, model)
     every = [atoms for group in groups.values() for atoms in group]
     method = probe_reference(config.reference.model_dump(mode="json"), every)
     named = [*config.structures, *config.labels, *([config.test.labels] if config.test.labels else [])]
-    start_members = find_members(Path(config.model.start)) if config.model.start else []
-    return Inputs(structures, labels, test_labels, method, start_members, source_files(named))
+    return Inputs(
+        loaded,
+        structures,
+        labels,
+        test_labels,
+        method,
+        start_members=model.members if model else [],
+        files=source_files(named),
+    )
+
+
+def _structures(config: ActiveLearningConfig, labels: Sequence[Label], *, relax: bool) -> list[Atoms]:
+    with _naming("structures"), _relaxation() as relaxed:
+        structures = load_structures(
+            config.structures,
+            relax=relaxed if relax else lambda atoms: atoms,
+            seed=seed_for(config.seed, "structures"),
+        )
+    # Labels alone: trajectories start from labelled structures, spread evenly over them.
+    return structures or [label.atoms for label in _spread(labels, config.sampling.n_trajectories)]
 
 
 def _spread(labels: Sequence[Label], n: int) -> list[Label]:
@@ -110,12 +132,12 @@ def _spread(labels: Sequence[Label], n: int) -> list[Label]:
 
 @contextlib.contextmanager
 def _relaxation() -> Iterator[Callable[[Atoms], Atoms]]:
-    """Give a function that relaxes packed clusters with GFN2-xTB, in a process of its own when needed."""
-    with contextlib.ExitStack() as stack:
+    """Give a function that relaxes packed clusters with GFN2-xTB, in a process of its own."""
+    section = XtbReference(kind="xtb").model_dump(mode="json")
+    # It starts with the first calculation: without a cluster there is none.
+    with ReferenceProcess(section, time_limit_s=_RELAXATION_STEP_LIMIT_S) as process:
 
         def relax(atoms: Atoms) -> Atoms:
-            section = XtbReference(kind="xtb").model_dump(mode="json")
-            process = stack.enter_context(contextlib.closing(ReferenceProcess(section, time_limit_s=600)))
             relaxed = atoms.copy()
             relaxed.calc = ReferenceCalculator(process.calculate)
             # A minimum is not needed, only a structure without strain that dynamics can start from.
@@ -146,27 +168,44 @@ def _labels(key: str, sources: list[str]) -> list[Label]:
     return labels
 
 
-def _check_apart(labels: list[Label], test_labels: list[Label]) -> None:
-    shared = {label.hash for label in labels} & {label.hash for label in test_labels}
-    if shared:
-        msg = f"`test.labels` shares {len(shared)} structures with `labels`; a test set is never trained on."
-        hint = "Keep them apart, for example `labels: [file.xyz@:900]` and `test.labels: file.xyz@900:`."
-        raise ConfigError(msg, hint=hint, key="test.labels", value=None)
+def _check_apart(
+    config: ActiveLearningConfig,
+    structures: Sequence[Atoms],
+    labels: Sequence[Label],
+    test_labels: Sequence[Label],
+) -> None:
+    """Refuse test structures that would be trained on."""
+    tested = {label.hash for label in test_labels}
+    starts = {structure_hash(atoms) for atoms in structures}
+    if not labels:
+        # A test set made by another run of the same seed can hold the same random displacements.
+        starts |= {frame.hash for frame in initial_frames(config, structures)}
+    for key, trained in (("labels", {label.hash for label in labels}), ("structures", starts)):
+        if shared := trained & tested:
+            what = "structure" if len(shared) == 1 else "structures"
+            msg = f"`test.labels` shares {len(shared)} {what} with `{key}`; a test set is never trained on."
+            hint = f"Keep them apart, for example `{key}: [file.xyz@:900]` and `test.labels: file.xyz@900:`."
+            raise ConfigError(msg, hint=hint, key="test.labels", value=config.test.labels)
 
 
-def _check_model(start: str | None) -> None:
-    if start is None:
+def _check_elements(
+    config: ActiveLearningConfig, groups: Mapping[str, Sequence[Atoms]], model: StartModel | None
+) -> None:
+    """Refuse structures with elements that the given model, or without one the first labels, lack.
+
+    Labels do not teach a given model new elements: it drives dynamics and is fitted to them before training.
+    """
+    labelled = {int(z) for atoms in groups["labels"] for z in atoms.numbers}
+    if model is None and not labelled:
         return
-    path = Path(start)
-    if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        found = nearest(path.name, siblings)
-        hint = f"Did you mean {path.parent / found}?" if found else "Check the path."
-        raise ConfigError(f"`model.start`: there is no {path}.", hint=hint, key="model.start", value=start)
-    if not path.is_dir() or next(path.rglob("model.json"), None) is None:
-        msg = f"`model.start`: {path} holds no trained model (model.json)."
-        hint = "Name a run directory, a folder such as models/round-003, or a member's folder in it."
-        raise ConfigError(msg, hint=hint, key="model.start", value=start)
+    source, known = ("labels", labelled) if model is None else ("model.start", model.elements)
+    for key, structures in groups.items():
+        if lacking := sorted({int(z) for atoms in structures for z in atoms.numbers} - known):
+            names = ", ".join(chemical_symbols[z] for z in lacking)
+            msg = f"`{key}` holds {names}, which `{source}` lacks."
+            hint = f"Give one with {names}, or leave these structures out."
+            value = config.labels if model is None else config.model.start
+            raise ConfigError(msg, hint=hint, key=source, value=value)
 
 
 def _check_run_dir(path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fff.data.records import Label
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["open_run"]
+__all__ = ["initial_frames", "open_run"]
 
 
 def open_run(run: RunDirectory, config: ActiveLearningConfig, inputs: Inputs) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def open_run(run: RunDirectory, config: ActiveLearningConfig, inputs: Inputs) ->
     _copy_inputs(run, inputs)
     starts = [Frame(atoms) for atoms in inputs.structures]
     start_ids = run.frames.write("start", starts)
-    initial = _initial_frames(config, inputs.structures)
+    initial = initial_frames(config, inputs.structures)
     initial_ids = run.frames.write("initial", initial)
     return {
         "config": config.model_dump(mode="json"),
@@ -60,7 +60,7 @@ def _named(ids: Sequence[str], frames: Sequence[Frame]) -> list[dict[str, str]]:
     return [{"id": name, "hash": frame.hash} for name, frame in zip(ids, frames, strict=True)]
 
 
-def _initial_frames(config: ActiveLearningConfig, structures: Sequence[Atoms]) -> list[Frame]:
+def initial_frames(config: ActiveLearningConfig, structures: Sequence[Atoms]) -> list[Frame]:
     """Return the structures to label first: those given, then small random displacements of them."""
     n = config.start.n_labels
     frames = [Frame(atoms) for atoms in structures[:n]]

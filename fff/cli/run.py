@@ -84,6 +84,7 @@ def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
     from fff.cli import screen
 
     inputs = load_inputs(loaded, relax=False)
+    loaded = inputs.loaded
     typer.echo(screen.values(loaded))
     typer.echo("")
     typer.echo(screen.found(inputs))
@@ -99,6 +100,7 @@ def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
     from fff.cli import screen
 
     inputs = load_inputs(loaded)
+    loaded = inputs.loaded
     typer.echo(screen.first_screen(loaded, inputs))
     typer.echo("")
     border.started = True

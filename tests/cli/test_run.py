@@ -217,6 +217,9 @@ def make_files():
     Path("empty").mkdir()
     Path("full").mkdir()
     Path("full/x").touch()
+    Path("no-model").mkdir()
+    Path("no-model/model.json").write_text("{}")
+    Path("no-model/weights.safetensors").touch()
 
 
 # what is asked for: (config, arguments, parts of the answer)
@@ -274,7 +277,17 @@ WRONG = {
     ),
     "missing test set": (LEAST + "test: {labels: lables.xyz}\n", [], ["`test.labels`", "labels.xyz"]),
     "missing model": (LEAST + "model: {start: modell}\n", [], ["`model.start`", "modell"]),
-    "folder without model": (LEAST + "model: {start: full}\n", [], ["`model.start`", "full", "model.json"]),
+    "folder without model": (
+        LEAST + "model: {start: full}\n",
+        [],
+        ["`model.start`", "full", "No trained model"],
+    ),
+    "model that is none": (LEAST + "model: {start: no-model}\n", [], ["`model.start`", "no-model", "schema"]),
+    "start structure in the test set": (
+        "structures: [labels.xyz@0]\nreference: {kind: xtb}\ntest: {labels: labels.xyz}\n",
+        [],
+        ["`test.labels` shares 1 structure with `structures`"],
+    ),
     "missing config": (None, [], ["some.yaml", "no config file"]),
     "bad YAML": ("structures: [\n", [], ["some.yaml, line", "no YAML"]),
     "empty config": ("", [], ["some.yaml is empty", "minimal.yaml"]),
