@@ -37,9 +37,10 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
         return [
             f"No error on a test set is known: {why or 'no test set was asked for, or no committee met it'}."
         ]
-    rows = [("first committee", errors[rounds[0]])]
+    rows = [(f"first committee ({rounds[0]})", errors[rounds[0]])]
+    last = rounds[-1]
     if len(rounds) > 1:
-        rows.append(("last committee", errors[rounds[-1]]))
+        rows.append((f"last committee ({last})", errors[last]))
     if "baseline" in errors:
         rows.append(("as many random frames", errors["baseline"]))
     first = errors[rounds[0]]
@@ -60,6 +61,10 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
             f"{error['energy_mae_meV_per_atom']:.2f}",
         ]
         lines.append(_row(name, numbers))
+    present = snapshot["round"]
+    if present is not None and last != f"round-{present:03d}":
+        why = snapshot["first_failures"].get("evaluate", "the campaign ended before it was measured")
+        lines += ["", f"The present committee is that of round-{present:03d}; its error is not known: {why}."]
     return lines
 
 
@@ -82,4 +87,4 @@ def _times(usage: Mapping[str, Any]) -> list[str]:
 
 
 def _row(name: str, cells: Sequence[str]) -> str:
-    return f"  {name:<26}" + "".join(f"{cell:>15}" for cell in cells)
+    return f"  {name:<28}" + "".join(f"{cell:>15}" for cell in cells)

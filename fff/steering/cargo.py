@@ -206,7 +206,6 @@ class Cargo:
             trajectory=f"t{args['trajectory']:03d}" if "trajectory" in args else None,
             round=args["round"] if args["round"] >= 0 else None,
             model=self._hashes.get(_directory(driver)) or driver or None,
-            deviation=args.get("deviation"),
             **self._prediction(args),
         )
         path.unlink()
@@ -218,6 +217,8 @@ class Cargo:
             with np.load(self.run.scores / f"{file}.npz", allow_pickle=False) as score:
                 ends = np.cumsum(score["n_atoms"])
                 return {
+                    # Whatever it was chosen by: one quantity in the whole database.
+                    "deviation": float(score["max_force_deviation"][row]),
                     "predicted_energy_eV": score["energy_eV"][:, row],
                     "predicted_forces": score["forces_eV_per_A"][
                         ends[row] - score["n_atoms"][row] : ends[row]
@@ -226,7 +227,11 @@ class Cargo:
                 }
         if args["source"] == "audit":
             frame = self.run.frames.read(args["frame"])
-            return {"predicted_energy_eV": frame.energy_eV, "predicted_forces": frame.forces_eV_per_A}
+            return {
+                "deviation": args["deviation"],
+                "predicted_energy_eV": frame.energy_eV,
+                "predicted_forces": frame.forces_eV_per_A,
+            }
         return {}
 
 

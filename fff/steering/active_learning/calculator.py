@@ -77,14 +77,13 @@ class Calculator:
     def _receive_failure(self, event: Event, request: Request) -> None:
         state, args = self.state, request.args
         message = event.values.get("message", "unknown")
-        failures = state.consecutive_failures["calculate"] = state.consecutive_failures["calculate"] + 1
         first = state.first_failure.setdefault("calculate", message)
-        if failures >= state.config.calculation.max_consecutive_failures:
-            state.verdict = Verdict(
-                "failed", f"{failures} reference calculations failed in a row. First: {first}"
-            )
-        is_its_own = event.values.get("failure_class") == "structure"
-        if not is_its_own and request.attempt < state.config.calculation.max_attempts:
+        failure_class = event.values.get("failure_class")
+        again = failure_class != "structure" and request.attempt < state.config.calculation.max_attempts
+        # Lost workers say nothing about the set-up, however many at once, as long as a retry may help.
+        if failure_class == "setup" or not again:
+            self._count_failure(first)
+        if again:
             state.retries.append(_next_attempt(request))
             return
         # Set aside: the hash stays known, so that the structure is never asked for again.
@@ -97,6 +96,15 @@ class Calculator:
             self._sampler.audited(args["trajectory"], args["frame"], args["steps"], None)
         if state.initial_done and not state.labels:
             state.verdict = Verdict("failed", f"No initial structure could be labelled. First: {first}")
+
+    def _count_failure(self, first: str) -> None:
+        """Stop when so many failed in a row that it must be the set-up."""
+        state = self.state
+        failures = state.consecutive_failures["calculate"] = state.consecutive_failures["calculate"] + 1
+        if failures >= state.config.calculation.max_consecutive_failures:
+            state.verdict = Verdict(
+                "failed", f"{failures} reference calculations failed in a row. First: {first}"
+            )
 
     def _has_work(self) -> bool:
         state = self.state
@@ -178,6 +186,7 @@ class Calculator:
             },
         )
         state.n_calculations += 1
+        state.barren_runs = 0
         state.known[hash_] = request.id
         if args["source"] != "initial":
             state.caused += 1

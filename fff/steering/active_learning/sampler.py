@@ -100,12 +100,11 @@ class Sampler:
             return
         values = event.values
         last = values["last"]
-        fresh = self._selector.add_frames(values["others"], request)
+        self._selector.add_frames(values["others"], request)
         if values["steps"] == 0 or last["hash"] in state.known:
             # Nothing was learnt about the run: the frame is one that the reference already knows.
             self._restart(index)
-            if not fresh:
-                self._count_barren(f"the runs end at once ({values['reason']})")
+            self._count_barren(f"they end at once ({values['reason']})")
             return
         state.barren_runs = 0
         trajectory.status = "waiting"
@@ -159,9 +158,13 @@ class Sampler:
         self.state.idle.append(index)
 
     def _count_barren(self, why: str) -> None:
+        """Count a run that led to nothing; a label it leads to after all begins the count anew."""
         state = self.state
+        if state.training is not None or state.running("calculate") or state.selected:
+            # A newer model, or labels that it needs, are on their way.
+            return
         state.barren_runs += 1
         if state.barren_runs >= BARREN_RUNS_PER_TRAJECTORY * len(state.trajectories):
             state.verdict = Verdict(
-                "failed", f"{state.barren_runs} runs of dynamics in a row gave no usable frame: {why}"
+                "failed", f"{state.barren_runs} runs of dynamics in a row led to no label: {why}"
             )

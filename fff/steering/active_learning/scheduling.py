@@ -114,6 +114,9 @@ class Scheduler:
         state = self.state
         if state.pool_of["dynamics"] != pool:
             return None
+        if state.initial_done and state.capacity[pool] > 1 and self._tester.wants_test_set():
+            # One slot, so that the error of the first committee is known while there is still a campaign.
+            return self._tester.take_reference()
         if state.running("dynamics") < state.sampling_slots and self._sampler.wants_slot():
             return self._sampler.take()
         if self._calculator.wants_slot():

@@ -31,10 +31,9 @@ class Selector:
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> bool:
-        """Put the frames of a run into the pool; return whether any is new. The oldest leave a full pool."""
+    def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> None:
+        """Put the frames of a run into the pool. The oldest leave a full pool."""
         state = self.state
-        added = False
         for frame in frames:
             if frame["hash"] in state.known or frame["hash"] in state.pool_hashes:
                 continue
@@ -47,14 +46,10 @@ class Selector:
                 model=request.models[0],
             )
             state.unscored[frame["id"]] = 1
-            added = True
         excess = len(state.pool) - state.config.selection.pool_size
         if excess > 0:
             for frame_id in list(islice(state.pool, excess)):
                 self.remove(frame_id)
-        if added:
-            state.barren_runs = 0
-        return added
 
     def remove(self, frame_id: str) -> None:
         """Take a frame out of the pool and of the waiting list."""

@@ -174,12 +174,14 @@ class Chunk:
         purpose: `testset`, or `randomset` for the random frames that the campaign is compared with.
         index: Its number within its purpose.
         n_frames: Frames it gives.
+        n_chunks: How many stretches there are of this purpose.
         attempt: From 1.
     """
 
     purpose: Purpose
     index: int
     n_frames: int
+    n_chunks: int
     attempt: int = 1
 
 
@@ -257,6 +259,7 @@ class State:
     test_files: list[str] = field(default_factory=list)
     chunks_waiting: list[Chunk] = field(default_factory=list)
     baseline_files: list[str] = field(default_factory=list)
+    n_baseline_frames: int = 0
     baseline: Round | None = None
     to_evaluate: list[tuple[str, str, int, int]] = field(default_factory=list)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -282,7 +285,8 @@ class State:
             state.labels.append(LabelRecord(item["request"], item["hash"], "imported"))
             state.known[item["hash"]] = item["request"]
         starts = [frame["id"] for frame in values["start_frames"]]
-        for index in range(config.sampling.n_trajectories if starts else 0):
+        # Every start structure has a trajectory, however many there are.
+        for index in range(max(config.sampling.n_trajectories, len(starts)) if starts else 0):
             frame = starts[index % len(starts)]
             state.trajectories.append(Trajectory(frame, frame))
             state.idle.append(index)

@@ -54,12 +54,17 @@ class Tester:
         """Whether reference dynamics could run now."""
         return bool(self.state.chunks_waiting)
 
+    def wants_test_set(self) -> bool:
+        """Whether the test set could be made now and nobody is at it."""
+        state = self.state
+        first = next(iter(state.chunks_waiting), None)
+        return first is not None and first.purpose == "testset" and not state.running("reference-dynamics")
+
     def take_reference(self) -> Request:
         """Return the next stretch of reference dynamics."""
         state = self.state
         chunk = state.chunks_waiting.pop(0)
-        temperatures = state.config.test.temperatures_K
-        n_temperatures = len(temperatures)
+        start, temperature_K = self._conditions(chunk)
         return Request(
             id=f"{chunk.purpose}-{chunk.index:04d}",
             kind="reference-dynamics",
@@ -68,8 +73,9 @@ class Tester:
             args={
                 "purpose": chunk.purpose,
                 "index": chunk.index,
-                "frame": state.start_frames[(chunk.index // n_temperatures) % len(state.start_frames)],
-                "temperature_K": temperatures[chunk.index % n_temperatures],
+                "n_chunks": chunk.n_chunks,
+                "frame": start,
+                "temperature_K": temperature_K,
                 "n_frames": chunk.n_frames,
                 "seed": seed_for(state.seed, chunk.purpose, chunk.index, chunk.attempt),
             },
@@ -80,12 +86,16 @@ class Tester:
         """Take in the file of a stretch; one that fails twice is done without."""
         state, args = self.state, request.args
         if event.outcome == "done":
-            files = state.test_files if args["purpose"] == "testset" else state.baseline_files
-            files.append(event.values["file"])
+            if args["purpose"] == "testset":
+                state.test_files.append(event.values["file"])
+            else:
+                state.baseline_files.append(event.values["file"])
+                state.n_baseline_frames += event.values["n_frames"]
         elif request.attempt < MAX_ATTEMPTS:
-            state.chunks_waiting.append(
-                Chunk(args["purpose"], args["index"], args["n_frames"], request.attempt + 1)
+            chunk = Chunk(
+                args["purpose"], args["index"], args["n_frames"], args["n_chunks"], request.attempt + 1
             )
+            state.chunks_waiting.append(chunk)
         else:
             state.first_failure.setdefault("reference-dynamics", event.values.get("message", "unknown"))
         if not self._test_set_ready() and not self._makes("testset"):
@@ -132,7 +142,8 @@ class Tester:
         state = self.state
         if state.baseline is None:
             members = [(member, 1) for member in range(state.config.committee.size)]
-            state.baseline = Round(-1, len(state.labels), members)
+            # Fewer than labels only if stretches of dynamics failed; the table says how many there were.
+            state.baseline = Round(-1, min(len(state.labels), state.n_baseline_frames), members)
         baseline = state.baseline
         member, attempt = baseline.waiting.pop(0)
         baseline.running.add(member)
@@ -170,8 +181,21 @@ class Tester:
             self.state.to_evaluate.append(("baseline", key, baseline.n_labels, 1))
 
     def _plan(self, purpose: Purpose, n_frames: int) -> None:
-        for index, first in enumerate(range(0, n_frames, FRAMES_PER_CHUNK)):
-            self.state.chunks_waiting.append(Chunk(purpose, index, min(FRAMES_PER_CHUNK, n_frames - first)))
+        """Divide frames into stretches so that every start structure and temperature has its share."""
+        n_chunks = max(-(-n_frames // FRAMES_PER_CHUNK), min(n_frames, self._n_conditions()))
+        for index in range(n_chunks):
+            size = (index + 1) * n_frames // n_chunks - index * n_frames // n_chunks
+            self.state.chunks_waiting.append(Chunk(purpose, index, size, n_chunks))
+
+    def _n_conditions(self) -> int:
+        return len(self.state.start_frames) * len(self.state.config.test.temperatures_K)
+
+    def _conditions(self, chunk: Chunk) -> tuple[str, float]:
+        """Return start structure and temperature of a stretch; fewer stretches than conditions are spread."""
+        temperatures = self.state.config.test.temperatures_K
+        n = self._n_conditions()
+        index = chunk.index % n if chunk.n_chunks >= n else chunk.index * n // chunk.n_chunks
+        return self.state.start_frames[index // len(temperatures)], temperatures[index % len(temperatures)]
 
     def _makes(self, purpose: Purpose) -> bool:
         waiting = any(chunk.purpose == purpose for chunk in self.state.chunks_waiting)

@@ -471,7 +471,7 @@ def test_what_failed_first_is_tried_again_first():
     assert game.policy._calculator.take() is second
 
 
-@pytest.mark.parametrize("failure_class", ["setup", "structure", "retry"])
+@pytest.mark.parametrize("failure_class", ["setup", "structure"])
 def test_failures_in_a_row_stop_the_campaign_with_the_first_error(failure_class):
     game = sampling(calculation={"max_consecutive_failures": 3})
     for number in range(4):
@@ -482,6 +482,19 @@ def test_failures_in_a_row_stop_the_campaign_with_the_first_error(failure_class)
     game.fail(game.of("calculate")[0], "another", failure_class=failure_class)
     assert game.policy.verdict.state == "failed"
     assert game.policy.verdict.reason == "3 reference calculations failed in a row. First: xtb was not found"
+
+
+def test_lost_workers_say_nothing_about_the_set_up_until_their_attempts_are_used_up():
+    game = sampling(calculation={"max_consecutive_failures": 2, "max_attempts": 3})
+    for number in range(2):
+        audit(game, f"z{number}")
+    for _ in range(2):
+        for request in game.of("calculate"):
+            game.fail(request, failure_class="retry")
+    assert game.policy.verdict is None
+    for request in game.of("calculate"):
+        game.fail(request, "the worker was lost", failure_class="retry")
+    assert game.policy.verdict.state == "failed"
 
 
 def test_a_label_lets_the_count_of_failures_begin_again():

@@ -273,6 +273,7 @@ def test_a_selected_label_keeps_what_the_committee_said(cargo, run, labels):
         energy_eV=np.array([[1.0, 2.0], [3.0, 4.0]]),
         forces_eV_per_A=np.arange(15.0).reshape(5, 3),
         features=np.array([[0.0], [7.0]]),
+        max_force_deviation=np.array([0.5, 0.75]),
     )
     args = {
         "source": "active",
@@ -286,6 +287,7 @@ def test_a_selected_label_keeps_what_the_committee_said(cargo, run, labels):
     finish_label(cargo, run, args)
     (row,) = labels.rows()
     assert row["model"] == "start"
+    assert row["deviation"] == 0.75
     np.testing.assert_allclose(row["predicted_energy_eV"], [2.0, 4.0])
     np.testing.assert_allclose(row["predicted_forces"], np.arange(15.0).reshape(5, 3)[2:])
     np.testing.assert_allclose(row["features"], [7.0])

@@ -55,7 +55,7 @@ def test_a_finished_campaign_says_how_many_labels_were_made():
 def test_after_a_verdict_nothing_is_asked_for_any_more():
     game = Game(pools=POOLS, calculation={"max_consecutive_failures": 1})
     game.play(lambda game: game.of("dynamics") and game.of("calculate"))
-    game.fail(game.of("calculate")[0])
+    game.fail(game.of("calculate")[0], failure_class="setup")
     verdict = game.policy.verdict
     assert verdict.state == "failed"
     for request in game.open:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from fff.steering.active_learning.state import Run
+from fff.steering.active_learning.state import Round, Run
 from tests.support.playing_campaigns import Game, frame
 
 POOLS = {"gpu": 3, "cpu": 4}
@@ -274,28 +274,45 @@ def test_runs_that_give_nothing_again_and_again_end_the_campaign(how):
             steps, name = (0, "z") if how == "ends at once" else (9, "s-initial-0")
             game.finish(run, steps=steps, reason="temperature", last=frame(name, hash_=name), others=[])
     assert game.policy.verdict.state == "failed"
-    why = "the model is broken" if how == "fails" else "the runs end at once (temperature)"
-    assert game.policy.verdict.reason.startswith("40 runs of dynamics in a row gave no usable frame")
+    why = "the model is broken" if how == "fails" else "they end at once (temperature)"
+    assert game.policy.verdict.reason.startswith("40 runs of dynamics in a row led to no label")
     assert why in game.policy.verdict.reason
 
 
-@pytest.mark.parametrize("comfort", ["audit", "frames"])
-def test_one_usable_run_lets_the_count_of_useless_ones_begin_again(comfort):
+def test_one_usable_run_lets_the_count_of_useless_ones_begin_again():
     game = sampling(sampling={"n_trajectories": 2})
     for _ in range(39):
         game.fail(game.of("dynamics")[0])
-    others = [frame("new")] if comfort == "frames" else []
-    game.finish(game.of("dynamics")[0], steps=0 if comfort == "frames" else 50, others=others)
+    game.finish(game.of("dynamics")[0], steps=50, others=[])
     assert game.state.barren_runs == 0
+    game.finish(game.of("calculate")[0])
     for _ in range(39):
         game.fail(game.of("dynamics")[0])
     assert game.policy.verdict is None
 
 
-def test_a_run_that_ends_at_once_but_met_new_frames_is_not_useless():
+def test_frames_that_nobody_chooses_do_not_let_useless_runs_go_on_for_ever():
     game = sampling(sampling={"n_trajectories": 2})
-    game.finish(game.of("dynamics")[0], steps=0, others=[frame("new")])
-    assert game.state.barren_runs == 0
+    for count in range(40):
+        assert game.policy.verdict is None, count
+        game.finish(game.of("dynamics")[0], steps=0, others=[frame(f"new-{count}")])
+        for request in game.of("score"):
+            game.finish(request)
+        for request in game.of("choose"):
+            game.finish(request, frames=[])
+    assert game.policy.verdict.state == "failed"
+
+
+@pytest.mark.parametrize("hope", ["training", "calculate"])
+def test_useless_runs_do_not_count_while_a_better_model_may_be_on_its_way(hope):
+    game = sampling(sampling={"n_trajectories": 2})
+    if hope == "training":
+        game.state.training = Round(7, 4, [], running={0})
+    else:
+        game.state.n_open["calculate"] += 1
+    for _ in range(60):
+        game.fail(game.of("dynamics")[0])
+    assert game.policy.verdict is None
 
 
 def test_nothing_is_sampled_once_the_budget_is_on_its_way():

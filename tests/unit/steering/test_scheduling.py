@@ -287,3 +287,18 @@ def test_each_kind_of_task_goes_to_its_pool():
         ("calculate", "Calculator"),
         ("reference-dynamics", "Calculator"),
     }
+
+
+def test_the_test_set_has_one_slot_from_the_first_labels_on():
+    game = Game(pools=3, test={"n_frames": 30})
+    game.play(lambda game: game.state.initial_done)
+    assert game.of("reference-dynamics", purpose="testset")
+    game.play(lambda game: "round-000" in game.state.errors)
+    assert not game.state.budget_spent
+
+
+def test_a_single_slot_is_not_given_to_the_test_set_while_others_have_work():
+    game = Game(pools=1, test={"n_frames": 30}).play(lambda game: game.state.budget_spent)
+    assert "reference-dynamics" not in {request.kind for request in game.asked}
+    game.play()
+    assert len(game.state.test_files) == 3

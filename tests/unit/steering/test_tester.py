@@ -16,11 +16,39 @@ def test_the_test_set_is_made_in_stretches_over_start_structures_and_temperature
     stretches = game.of("reference-dynamics")
     assert [r.id for r in stretches] == [f"testset-{i:04d}" for i in range(5)]
     assert [r.args["index"] for r in stretches] == [0, 1, 2, 3, 4]
-    assert [r.args["n_frames"] for r in stretches] == [10, 10, 10, 10, 5]
+    assert [r.args["n_frames"] for r in stretches] == [9, 9, 9, 9, 9]
     assert [r.args["temperature_K"] for r in stretches] == [300.0, 500.0, 300.0, 500.0, 300.0]
     assert [r.args["frame"] for r in stretches] == ["start:0", "start:0", "start:1", "start:1", "start:0"]
     assert {r.args["purpose"] for r in stretches} == {"testset"}
     assert len({r.args["seed"] for r in stretches}) == 5
+
+
+def test_every_start_structure_has_its_share_of_a_test_set_that_is_large_enough():
+    game = Game(pools={"gpu": 1, "cpu": 40}, n_starts=20, test={"n_frames": 30, "temperatures_K": [300.0]})
+    stretches = game.of("reference-dynamics")
+    assert {r.args["frame"] for r in stretches} == {f"start:{i}" for i in range(20)}
+    assert sum(r.args["n_frames"] for r in stretches) == 30
+
+
+def test_a_small_test_set_is_spread_over_the_start_structures():
+    game = Game(pools={"gpu": 1, "cpu": 40}, n_starts=20, test={"n_frames": 4, "temperatures_K": [300.0]})
+    stretches = game.of("reference-dynamics")
+    assert [r.args["frame"] for r in stretches] == ["start:0", "start:5", "start:10", "start:15"]
+
+
+def test_random_frames_that_failed_are_not_claimed():
+    game = Game(
+        pools={"gpu": 1, "cpu": 20},
+        test={"n_frames": 10, "random_baseline": True},
+        stop={"max_labels": 20},
+    )
+    first = game.of("reference-dynamics", purpose="randomset")[0]
+    game.fail(first)
+    game.fail(game.of("reference-dynamics", purpose="randomset", index=0)[0])
+    game.play()
+    (trained, *_) = [r for r in game.asked if r.kind == "train-baseline"]
+    assert trained.args["n_labels"] == 10
+    assert game.state.errors["baseline"]["n_labels"] == 10
 
 
 def test_a_given_test_set_is_not_made_again():
@@ -42,7 +70,7 @@ def test_random_frames_are_as_many_as_the_labels_will_be():
         stop={"max_labels": 20},
     )
     stretches = [r for r in game.of("reference-dynamics") if r.args["purpose"] == "randomset"]
-    assert [r.args["n_frames"] for r in stretches] == [10, 10, 5]
+    assert [r.args["n_frames"] for r in stretches] == [8, 8, 9]
     assert [r.id for r in stretches] == ["randomset-0000", "randomset-0001", "randomset-0002"]
     test = game.of("reference-dynamics", purpose="testset")
     assert stretches[0].args["seed"] != test[0].args["seed"]
@@ -190,7 +218,7 @@ def test_the_comparison_waits_for_all_random_frames():
     assert game.kinds() == {"train-baseline": 3}
     assert game.state.baseline_files == ["test/randomset-0000.npz", "test/randomset-0001.npz"]
     assert game.policy.baseline_files() == game.state.baseline_files
-    assert game.state.test_files == ["test/testset-0000.npz"]
+    assert game.state.test_files == ["test/testset-0000.npz", "test/testset-0001.npz"]
 
 
 def test_a_member_of_the_comparison_that_fails_is_tried_once_more_and_costs_only_itself():
