@@ -11,7 +11,7 @@ from fff.config.choosing import CalculationSection, QueueSection, SelectionSecti
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
 from fff.config.reference import ReferenceSection
 from fff.config.sampling import AuditSection, SamplingSection, TestSection
-from fff.config.section import PATH, Section
+from fff.config.section import PATH, PathText, Section
 from fff.config.site import LaptopSite, SiteSection
 
 __all__ = ["ActiveLearningConfig"]
@@ -31,7 +31,7 @@ class ActiveLearningConfig(Section):
         description="Name of the campaign, and of its folder in runs/; the config file's name when left out.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Everything random follows from it.")
-    structures: list[str] = Field(
+    structures: list[PathText] = Field(
         default=[],
         json_schema_extra=PATH,
         description=(
@@ -39,12 +39,12 @@ class ActiveLearningConfig(Section):
             "molecule:NAME, s22:NAME, cluster:FORMULA:N, bulk:ELEMENT."
         ),
     )
-    labels: list[str] = Field(
+    labels: list[PathText] = Field(
         default=[],
         json_schema_extra=PATH,
         description="Files or ASE databases of structures with energies and forces to train on.",
     )
-    run_dir: str | None = Field(
+    run_dir: PathText | None = Field(
         None, json_schema_extra=PATH, description="Where everything is written; null: runs/<name>."
     )
     model: ModelSection = Field(default_factory=ModelSection, description="The force field.")

@@ -31,7 +31,7 @@ class SelectionSection(Section):
     threshold_eV_per_A: float = Field(
         0.1,
         ge=0,
-        description="Deviation below which a frame is not worth a label (rule threshold; waiting frames).",
+        description="Force deviation below which a frame is not worth a label (rule threshold only).",
     )
     prune_fraction: float = Field(
         0.05, gt=0, lt=1, description="Part of the frames removed as too similar per step (variance-pruning)."
@@ -41,8 +41,16 @@ class SelectionSection(Section):
         """Check what concerns several keys.
 
         Raises:
-            ConfigError: If the pool cannot hold a chunk, which then never fills.
+            ConfigError: If the pool cannot hold a chunk, which then never fills, or the threshold is not one
+                of the chosen deviation.
         """
+        if self.rule == "threshold" and self.deviation == "energy":
+            msg = (
+                "`selection.deviation` is energy, but `selection.rule` threshold compares force deviations, "
+                "in eV/Å."
+            )
+            hint = "Set `selection.deviation` to max-force or mean-force, or choose another rule."
+            raise ConfigError(msg, hint=hint, key="selection.deviation", value=self.deviation)
         if self.pool_size < self.chunk_size:
             least = self.chunk_size
             msg = f"`selection.pool_size` is {self.pool_size}, below `selection.chunk_size` ({least})."

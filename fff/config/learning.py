@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fff.base.errors import ConfigError
-from fff.config.section import PATH, Positive, PositiveInt, Section
+from fff.config.section import PATH, PathText, Positive, PositiveInt, Section
 
 __all__ = ["CommitteeSection", "ModelSection", "StartSection", "TrainingSection"]
 
@@ -24,7 +24,7 @@ class ModelSection(Section):
     n_layers: int = Field(3, ge=1, le=8, description="Interaction layers.")
     cutoff_A: float = Field(5.0, gt=1, le=20, description="Distance within which atoms see each other.")
     n_radial: int = Field(20, ge=4, le=128, description="Radial basis functions up to the cutoff.")
-    start: str | None = Field(
+    start: PathText | None = Field(
         None,
         json_schema_extra=PATH,
         description="Trained model or committee to fine-tune: a run, round or member directory.",
@@ -81,7 +81,9 @@ class TrainingSection(Section):
         0.99, ge=0, lt=1, description="Decay per step of the moving average of the weights; 0 keeps none."
     )
     gradient_clip: Positive = Field(10.0, description="Largest norm of the gradient in a step.")
-    time_limit_s: Positive = Field(86400.0, description="Time after which a training is taken for lost.")
+    time_limit_s: Positive = Field(
+        86400.0, description="Time after which a training ends in order, with the best weights so far."
+    )
 
     def check(self) -> None:
         """Check what concerns several keys.

@@ -25,6 +25,7 @@ __all__ = ["LoadedConfig", "config_from_dict", "config_to_yaml", "load_config"]
 
 DEFAULT = "default"
 _NAMED = re.compile(r"^[A-Za-z][A-Za-z0-9_-]+:")
+_DEEPEST = 50
 _KIND_SECTIONS = ("reference", "site")
 
 
@@ -131,11 +132,17 @@ def _parse_override(text: str) -> tuple[str, Any]:
         hint = "Write for example `-o sampling.n_steps=400`, without spaces."
         raise ConfigError(msg, hint=hint, key=key or text, value=text)
     try:
-        return key, _yaml().load(value) if value.strip() else None
-    except (YAMLError, ValueError) as error:
-        msg = f"The value of `-o {text}` is no YAML: {_reason(error)}."
+        parsed = _yaml().load(value) if value.strip() else None
+    except (YAMLError, ValueError, RecursionError) as error:
+        msg = f"The value of `-o {_short(text)}` is no YAML: {_reason(error)}."
         hint = "Put texts with special characters in quotes: -o 'key=\"value\"'."
         raise ConfigError(msg, hint=hint, key=key, value=value) from None
+    _check_tree(parsed, key)
+    return key, parsed
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _yaml() -> YAML:
@@ -157,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"The config {path} cannot be read: {error.strerror or error}."
         raise InputFileError(msg, hint="Check the path and its permissions.", path=str(path)) from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise _bad_yaml(path, error) from None
     if values is None:
         msg = f"The config {path} is empty."
@@ -166,7 +173,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         msg = f"The config {path} holds {show(values)}; it must consist of keys with values."
         raise ConfigError(msg, hint="See configs/minimal.yaml.", key="", value=values)
-    _check_names(values)
+    _check_tree(values)
     return values
 
 
@@ -193,18 +200,35 @@ def _bad_yaml(path: Path, error: Exception) -> ConfigError:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     return str(problem).strip().splitlines()[0].rstrip(".")
 
 
-def _check_names(values: Mapping[Any, Any], prefix: str = "") -> None:
-    for key, value in values.items():
-        if not isinstance(key, str):
-            msg = f"`{prefix}{key}` is a key that is no text."
-            hint = f'Every key is a name; in `parameters` put quotes around it: "{key}".'
-            raise ConfigError(msg, hint=hint, key=f"{prefix}{key}", value=value)
-        if isinstance(value, dict):
-            _check_names(value, f"{prefix}{key}.")
+def _check_tree(value: Any, key: str = "", above: tuple[int, ...] = ()) -> None:
+    """Refuse keys that are no text, and values that contain themselves, as YAML's anchors allow."""
+    if not isinstance(value, dict | list):
+        return
+    if id(value) in above:
+        msg = f"`{key}` contains itself."
+        hint = "Write the value out, where now an alias (`*name`) points to what holds it."
+        raise ConfigError(msg, hint=hint, key=key, value=None)
+    if len(above) > _DEEPEST:
+        msg = f"`{key.partition('.')[0]}` is nested more than {_DEEPEST} levels deep."
+        raise ConfigError(msg, hint="No key needs so many.", key=key, value=None)
+    inside = (*above, id(value))
+    if isinstance(value, list):
+        for i, part in enumerate(value):
+            _check_tree(part, f"{key}[{i}]", inside)
+        return
+    for name, part in value.items():
+        inner = f"{key}.{name}" if key else str(name)
+        if not isinstance(name, str):
+            msg = f"`{inner}` is a key that is no text."
+            hint = f'Every key is a name; in `parameters` put quotes around it: "{inner}".'
+            raise ConfigError(msg, hint=hint, key=inner, value=part)
+        _check_tree(part, inner, inside)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -224,16 +248,29 @@ def _resolve_value(key: str, value: Any, base: Path) -> Any:
         return _resolve_paths(value, base, f"{key}.")
     is_list = path_keys().get(key)
     if is_list and isinstance(value, list):
-        return [_resolve_path(x, base) for x in value]
-    return _resolve_path(value, base) if is_list is False else value
+        return [_resolve_path(f"{key}[{i}]", x, base) for i, x in enumerate(value)]
+    return _resolve_path(key, value, base) if is_list is False else value
 
 
-def _resolve_path(value: Any, base: Path) -> Any:
-    """Return an absolute path; names such as `molecule:H2O`, and what is no text, stay as they are."""
+def _resolve_path(key: str, value: Any, base: Path) -> Any:
+    """Return an absolute path; names such as `molecule:H2O`, and what is no text, stay as they are.
+
+    Raises:
+        ConfigError: If it can be no path on this machine.
+    """
     if not isinstance(value, str) or not value.strip():
-        return value
-    path = (base / Path(value).expanduser()).resolve()
-    return value if _NAMED.match(value) and not path.exists() else str(path)
+        # Blank texts are refused where empty ones are.
+        return value.strip() if isinstance(value, str) else value
+    try:
+        path = (base / Path(value).expanduser()).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        msg = f"`{key}` is {show(value)}, which cannot be used as a path: {reason.rstrip('.')}."
+        name = ", or a name such as molecule:H2O" if key.startswith("structures") else ""
+        hint = f"Give the path of a file or folder{name}."
+        raise ConfigError(msg, hint=hint, key=key, value=value) from None
+    return value if _NAMED.match(value) and not exists else str(path)
 
 
 def _set(values: dict[str, Any], given: dict[str, str], change: tuple[str, Any], source: str) -> None:

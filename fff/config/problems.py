@@ -184,6 +184,16 @@ def _literals(field: FieldInfo | None) -> list[Any]:
 
 def _bounds(field: FieldInfo | None) -> str:
     """Return the bounds of a field in words; empty if it has none."""
+    marks = _marks(field)
+    words = []
+    for name, text in _BOUNDS:
+        values = [v for mark in marks if (v := getattr(mark, name, None)) is not None]
+        words += [text.format(f"{v:g}" if abs(v) < 1e15 else "2^63") for v in values[:1]]
+    return " and ".join(words)
+
+
+def _marks(field: FieldInfo | None) -> list[Any]:
+    """Return the constraints of a field, those of its items after its own."""
     marks = list(field.metadata) if field else []
     waiting: list[Any] = [field.annotation] if field else []
     while waiting:
@@ -191,12 +201,7 @@ def _bounds(field: FieldInfo | None) -> str:
         marks += getattr(part, "__metadata__", ())
         waiting += get_args(part)
     # Constraints inside Annotated arrive as FieldInfo, whose own metadata holds them.
-    marks = [inner for mark in marks for inner in (getattr(mark, "metadata", None) or [mark])]
-    words = []
-    for name, text in _BOUNDS:
-        values = [v for mark in marks if (v := getattr(mark, name, None)) is not None]
-        words += [text.format(f"{v:g}" if abs(v) < 1e15 else "2^63") for v in values[:1]]
-    return " and ".join(words)
+    return [inner for mark in marks for inner in (getattr(mark, "metadata", None) or [mark])]
 
 
 def _out_of_bounds(place: Place, value: Any) -> tuple[str, str]:
@@ -273,6 +278,11 @@ def _empty(place: Place, value: Any) -> tuple[str, str]:
     return f"`{place.key}` is {show(value)}; it must not be empty.", _describe(place)
 
 
+def _too_many(place: Place, value: Any) -> tuple[str, str]:
+    most = next(m for mark in _marks(place.field) if (m := getattr(mark, "max_length", None)) is not None)
+    return f"`{place.key}` holds {len(value)} values; it must hold at most {most}.", "Leave some out."
+
+
 def _pattern(place: Place, value: Any) -> tuple[str, str]:
     message = f"`{place.key}` is {show(value)}; it cannot be the name of a folder."
     return message, "Use at most 100 letters, digits, spaces, dots, `-` or `_`, and no dot in front."
@@ -292,5 +302,6 @@ _EXPLANATIONS: tuple[tuple[str, Callable[[Place, Any], tuple[str, str]]], ...] =
     ("list_type", _list),
     ("model_type|model_attributes_type|dict_type|dict_attributes_type", _mapping),
     ("too_short|string_too_short", _empty),
+    ("too_long", _too_many),
     ("string_pattern_mismatch|string_too_long", _pattern),
 )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fff.base.errors import ConfigError
-from fff.config.section import PATH, Fraction, NumberList, Positive, PositiveInt, Section
+from fff.config.section import PATH, Fraction, NumberList, PathText, Positive, PositiveInt, Section
 
 __all__ = ["AuditSection", "SamplingSection", "TestSection"]
 
@@ -50,7 +50,9 @@ class SamplingSection(Section):
     )
     n_frames: int = Field(10, ge=0, description="Frames a run returns for scoring, besides its last.")
     skin_A: float = Field(0.5, ge=0, le=3, description="Margin within which a neighbour list is kept.")
-    time_limit_s: Positive = Field(3600.0, description="Time after which a run is taken for lost.")
+    time_limit_s: Positive = Field(
+        3600.0, description="Time after which a run ends in order, with the frames it has."
+    )
 
     def check(self) -> None:
         """Check what concerns several keys.
@@ -94,7 +96,7 @@ class TestSection(Section):
 
     __test__ = False  # pytest takes classes of this name for tests
 
-    labels: str | None = Field(
+    labels: PathText | None = Field(
         None,
         json_schema_extra=PATH,
         description="File of structures with energies and forces; null: dynamics driven by the reference.",
@@ -111,16 +113,25 @@ class TestSection(Section):
     timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step of the dynamics.")
     equilibration_steps: int = Field(100, ge=0, description="Steps before the first frame.")
     random_baseline: bool = Field(
-        False, description="At the end also train a committee on as many random frames of reference dynamics."
+        False,
+        description=(
+            "At the end also train a committee on random frames of reference dynamics, as many as there are "
+            "labels, imported ones counted too."
+        ),
     )
 
     def check(self) -> None:
         """Check what concerns several keys.
 
         Raises:
-            ConfigError: If all labels are asked for where no file of labels is given.
+            ConfigError: If all labels are asked for where no file of labels is given, or a comparison on a
+                test set that is not made.
         """
         if self.n_frames is None and self.labels is None:
             msg = "`test.n_frames` is null (all), but `test.labels` names no file."
             hint = "Give `test.labels`, or a number of frames."
             raise ConfigError(msg, hint=hint, key="test.n_frames", value=None)
+        if self.random_baseline and self.n_frames == 0:
+            msg = "`test.random_baseline` is true, but `test.n_frames` is 0: no test set compares the two."
+            hint = "Set `test.n_frames` above 0, or `test.random_baseline: false`."
+            raise ConfigError(msg, hint=hint, key="test.random_baseline", value=True)

@@ -11,6 +11,7 @@ __all__ = [
     "PATH",
     "Fraction",
     "NumberList",
+    "PathText",
     "Positive",
     "PositiveInt",
     "Section",
@@ -95,6 +96,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NumberList = Annotated[
     list[Positive],
     BeforeValidator(as_list, json_schema_input_type=float | list[float]),
-    Field(min_length=1),
+    Field(min_length=1, max_length=100),
 ]
+PathText = Annotated[str, Field(min_length=1)]
 TextList = Annotated[list[str], BeforeValidator(_texts)]
