@@ -62,8 +62,8 @@ def campaigns(draw) -> dict[str, Any]:
         },
         "queue": {"length": draw(st.integers(0, 3)), "tolerance": draw(st.integers(0, 2))},
         "test": {
-            "n_frames": draw(st.sampled_from([0, 15])),
-            "random_baseline": draw(st.booleans()),
+            "n_frames": (n_frames := draw(st.sampled_from([0, 15]))),
+            "random_baseline": n_frames > 0 and draw(st.booleans()),
         },
         "stop": {"max_labels": draw(st.integers(max(n_initial, retrain_every), 16))},
     }
