@@ -149,7 +149,7 @@ def read_events(path: Path) -> list[Event]:
 
 
 def _cut_half_line(path: Path) -> None:
-    if not path.exists():
+    if not path.is_file():
         return
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1

@@ -246,5 +246,14 @@ def test_a_comparison_that_fails_altogether_costs_only_itself():
     assert "baseline" not in game.state.errors
 
 
+def test_the_measurement_of_the_comparison_is_tried_once_more_and_then_done_without():
+    game = Game(pools=POOLS, test=BASELINE).play(lambda game: game.of("evaluate", name="baseline"))
+    (again,) = game.fail(game.of("evaluate", name="baseline")[0])
+    assert again.attempt == 2
+    assert game.fail(again) == []
+    assert game.policy.verdict.state == "finished"
+    assert "baseline" not in game.state.errors
+
+
 def test_the_comparison_is_not_asked_for_unless_the_config_says_so():
     assert "train-baseline" not in {r.kind for r in Game(test={"n_frames": 20}).play().asked}
