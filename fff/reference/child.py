@@ -21,18 +21,23 @@ from fff.data.packing import frames_from_bytes, labels_to_bytes
 from fff.reference.making import make_reference
 from fff.reference.pipes import (
     FAILURE,
+    FIRST_STEP,
     LABEL,
     READY,
     SETTINGS,
+    STRUCTURE,
     failure_to_bytes,
     read_message,
     write_message,
 )
 
 if TYPE_CHECKING:
-    from fff.reference.protocol import ReferenceMethod
+    from ase import Atoms
 
-__all__ = ["main"]
+    from fff.data.records import Label
+    from fff.reference.protocol import ReferenceCalculator, ReferenceMethod
+
+__all__ = ["Answers", "main"]
 
 _WATCH_EVERY_S = 0.5
 
@@ -64,15 +69,50 @@ def main(parent: int, folder: str) -> None:
 
 
 def _serve(method: ReferenceMethod, replies: int) -> None:
+    answers = Answers(method)
     write_message(replies, READY, b"")
     while (message := read_message(0)) is not None:
-        (frame,) = frames_from_bytes(message[1])
+        write_message(replies, *answers(*message))
+
+
+class Answers:
+    """What a child answers to structures; it never raises, so that one bad structure costs only itself.
+
+    Args:
+        method: The method that calculates.
+    """
+
+    def __init__(self, method: ReferenceMethod) -> None:
+        self._method = method
+        self._dynamics: ReferenceCalculator | None = None
+
+    def __call__(self, kind: bytes, payload: bytes) -> tuple[bytes, bytes]:
+        """Return kind and payload of the answer: a label or a failure.
+
+        Args:
+            kind: `STRUCTURE` for a label that depends on nothing else, `FIRST_STEP` and `NEXT_STEP` for
+                dynamics, where a step may begin from the solution of the one before.
+            payload: The structure.
+        """
         try:
-            label = method.calculate(frame.atoms)
+            (frame,) = frames_from_bytes(payload)
+            label = self._calculate(kind, frame.atoms)
+            return LABEL, labels_to_bytes([label])
         except ReferenceFailure as failure:
-            write_message(replies, FAILURE, failure_to_bytes(failure))
-        else:
-            write_message(replies, LABEL, labels_to_bytes([label]))
+            return FAILURE, failure_to_bytes(failure)
+        except Exception as error:  # noqa: BLE001 - dying of it would look like a lost worker, and be tried again
+            # What it leaves behind must not colour the next step.
+            self._dynamics = None
+            msg = f"The calculation failed: {type(error).__name__}: {error}"
+            hint = "The structure is set aside."
+            return FAILURE, failure_to_bytes(ReferenceFailure(msg, hint=hint, error=type(error).__name__))
+
+    def _calculate(self, kind: bytes, atoms: Atoms) -> Label:
+        if kind == STRUCTURE:
+            return self._method.calculate(atoms)
+        if kind == FIRST_STEP or self._dynamics is None:
+            self._dynamics = self._method.ase_calculator()
+        return self._dynamics.label_of(atoms)
 
 
 def _die_with(parent: int, folder: str) -> None:

@@ -19,7 +19,9 @@ from fff.base.errors import (
 
 __all__ = [
     "FAILURE",
+    "FIRST_STEP",
     "LABEL",
+    "NEXT_STEP",
     "READY",
     "SETTINGS",
     "STRUCTURE",
@@ -29,7 +31,8 @@ __all__ = [
     "write_message",
 ]
 
-SETTINGS, STRUCTURE, READY, LABEL, FAILURE = b"S", b"A", b"R", b"L", b"F"
+SETTINGS, STRUCTURE, FIRST_STEP, NEXT_STEP = b"S", b"A", b"B", b"N"
+READY, LABEL, FAILURE = b"R", b"L", b"F"
 
 _HEADER = struct.Struct("<cQ")
 _FAILURES: dict[str, type[ReferenceFailure]] = {

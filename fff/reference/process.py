@@ -22,12 +22,15 @@ from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
 from fff.reference.pipes import (
     FAILURE,
+    FIRST_STEP,
+    NEXT_STEP,
     SETTINGS,
     STRUCTURE,
     failure_from_bytes,
     read_message,
     write_message,
 )
+from fff.reference.protocol import ReferenceCalculator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +89,7 @@ class ReferenceProcess:
         )
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._dynamics: object = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     def __enter__(self) -> ReferenceProcess:
@@ -107,27 +111,46 @@ class ReferenceProcess:
             ReferenceLostError: If the child dies; its last lines are in the message.
             ReferenceFailure: If the calculation fails; the same class as in-process.
         """
+        return self._label(atoms, None)
+
+    def ase_calculator(self) -> ReferenceCalculator:
+        """Return an ASE calculator for one run of dynamics; see `ReferenceMethod.ase_calculator`.
+
+        It raises what `calculate` raises. Its first step starts from nothing that was calculated before; so
+        does a step after the child was lost, or after another calculator's.
+        """
+        dynamics = object()
+        return ReferenceCalculator(lambda atoms: self._label(atoms, dynamics))
+
+    def _label(self, atoms: Atoms, dynamics: object) -> Label:
+        """Return the label of a structure: alone, or as a step of the dynamics that `dynamics` stands for."""
         request = frames_to_bytes([Frame(atoms)])
         with self._lock:
+            kind = STRUCTURE
+            if dynamics is not None:
+                kind = NEXT_STEP if dynamics is self._dynamics else FIRST_STEP
             try:
-                return self._exchange(request, atoms)
+                label = self._exchange(kind, request, atoms)
             except ReferenceFailure:
                 raise
             except BaseException:
                 # Interrupted between question and answer: the answer must not meet the next question.
                 self._stop()
                 raise
+            if dynamics is not None:
+                self._dynamics = dynamics
+            return label
 
     def close(self) -> None:
         """Kill the child, if there is one; a later calculation would start another."""
         with self._lock:
             self._stop()
 
-    def _exchange(self, request: bytes, atoms: Atoms) -> Label:
+    def _exchange(self, question: bytes, request: bytes, atoms: Atoms) -> Label:
         child = self._child or self._start()
         deadline = time.monotonic() + self.time_limit_s
         try:
-            kind, reply = self._ask(child, STRUCTURE, request, deadline)
+            kind, reply = self._ask(child, question, request, deadline)
         except TimeoutError as error:
             self._stop()
             msg = (
@@ -202,6 +225,7 @@ class ReferenceProcess:
             self._finalizer()
         self._finalizer = None
         self._child = None
+        self._dynamics = None
 
 
 def _end(child: _Child) -> None:

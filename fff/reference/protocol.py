@@ -55,7 +55,7 @@ class ReferenceMethod(Protocol):
             ReferenceFailure: If it failed otherwise.
         """
 
-    def ase_calculator(self) -> Calculator:
+    def ase_calculator(self) -> ReferenceCalculator:
         """Return an ASE calculator for dynamics; it raises what `calculate` raises.
 
         Steps of dynamics may start from the solution of the step before, so its numbers agree with those
@@ -68,6 +68,9 @@ class ReferenceCalculator(Calculator):
 
     Args:
         label: Function that labels a structure, usually the `calculate` of a reference method.
+
+    Attributes:
+        label_of: The same function.
     """
 
     name = "reference"
@@ -75,7 +78,7 @@ class ReferenceCalculator(Calculator):
 
     def __init__(self, label: Callable[[Atoms], Label]) -> None:
         super().__init__()
-        self._label = label
+        self.label_of = label
 
     def calculate(
         self,
@@ -88,7 +91,7 @@ class ReferenceCalculator(Calculator):
         if self.atoms is None:
             msg = "A reference calculator needs a structure to calculate."
             raise ValueError(msg)
-        label = self._label(self.atoms)
+        label = self.label_of(self.atoms)
         self.results = {
             "energy": label.energy_eV,
             "free_energy": label.energy_eV,

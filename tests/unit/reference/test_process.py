@@ -24,7 +24,11 @@ from fff.base.errors import (
     ReferenceSetupError,
     TimeLimitError,
 )
-from fff.reference import ReferenceProcess, make_reference
+from fff.data.packing import frames_to_bytes
+from fff.data.records import Frame, Label
+from fff.reference import ReferenceCalculator, ReferenceProcess, make_reference
+from fff.reference.child import Answers
+from fff.reference.pipes import FAILURE, FIRST_STEP, LABEL, NEXT_STEP, STRUCTURE, failure_from_bytes
 
 EMT = {"kind": "ase", "calculator": "emt"}
 COPPER = bulk("Cu")
@@ -273,6 +277,92 @@ def test_not_converged_crosses_as_what_it_is():
             reference.calculate(molecule("H2O"))
         with pytest.raises(ReferenceFailure):
             reference.calculate(Atoms("H2", np.full((2, 3), np.nan)))
+
+
+class Broken:
+    """A method with a defect: what it raises is no failure of a calculation."""
+
+    def __init__(self, error):
+        self.error = error
+        self.n_runs = 0
+
+    def calculate(self, atoms):
+        raise self.error
+
+    def ase_calculator(self):
+        self.n_runs += 1
+        return ReferenceCalculator(self.calculate)
+
+
+@pytest.mark.parametrize("kind", [STRUCTURE, FIRST_STEP, NEXT_STEP])
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), MemoryError("900 GB"), TypeError("no")])
+def test_whatever_a_method_raises_is_answered_as_a_failure_of_the_structure(kind, error):
+    answer, payload = Answers(Broken(error))(kind, frames_to_bytes([Frame(COPPER)]))
+    failure = failure_from_bytes(payload)
+    assert answer == FAILURE
+    assert type(failure) is ReferenceFailure
+    assert failure.failure_class == "structure"
+    assert f"{type(error).__name__}: {error}" in failure.message
+
+
+def test_dynamics_goes_on_from_the_last_step_until_another_begins():
+    class Counting:
+        def __init__(self):
+            self.runs = []
+
+        def ase_calculator(self):
+            steps = []
+            self.runs.append(steps)
+
+            def label(atoms):
+                steps.append(atoms)
+                return Label(atoms, 0.0, np.zeros((len(atoms), 3)))
+
+            return ReferenceCalculator(label)
+
+    method = Counting()
+    answers = Answers(method)
+    for kind in (FIRST_STEP, NEXT_STEP, NEXT_STEP, FIRST_STEP, NEXT_STEP):
+        assert answers(kind, frames_to_bytes([Frame(COPPER)]))[0] == LABEL
+    assert [len(steps) for steps in method.runs] == [3, 2]
+
+
+def test_the_calculator_for_dynamics_asks_for_a_first_step_then_for_next_ones(emt, monkeypatch):
+    asked = []
+    exchange = emt._exchange
+    monkeypatch.setattr(emt, "_exchange", lambda kind, *rest: (asked.append(kind), exchange(kind, *rest))[1])
+    first, second = emt.ase_calculator(), emt.ase_calculator()
+    expected = emt.calculate(COPPER)
+    for calculator in (first, first, second, first):
+        assert calculator.label_of(COPPER).energy_eV == expected.energy_eV
+    emt.calculate(COPPER)
+    first.label_of(COPPER)
+    assert asked == [STRUCTURE, FIRST_STEP, NEXT_STEP, FIRST_STEP, FIRST_STEP, STRUCTURE, NEXT_STEP]
+
+
+def test_a_failed_step_of_dynamics_is_the_same_as_in_process(emt):
+    iron = bulk("Fe")
+    iron.calc = emt.ase_calculator()
+    with pytest.raises(ReferenceSetupError, match="Fe"):
+        iron.get_potential_energy()
+
+
+@pytest.mark.slow
+def test_a_step_of_dynamics_starts_from_the_orbitals_of_the_step_before():
+    section = {"kind": "pyscf", "functional": "HF", "basis": "sto-3g", "density_fitting": False}
+    here = molecule("H2O")
+    near = here.copy()
+    near.positions[0, 2] += 0.01
+    calculator = make_reference(section).ase_calculator()
+    expected = [calculator.label_of(atoms).energy_eV for atoms in (here, near)]
+    with ReferenceProcess(section) as reference:
+        calculator = reference.ase_calculator()
+        found = [calculator.label_of(atoms).energy_eV for atoms in (here, near)]
+        alone = reference.calculate(near).energy_eV
+    # To the last bit the same as with the orbitals kept; alone it comes to the same by another way.
+    assert found == pytest.approx(expected, abs=1e-10)
+    assert alone == pytest.approx(expected[1], abs=1e-5)
+    assert abs(alone - expected[1]) > 1e-10
 
 
 PARENT = """
