@@ -5,10 +5,9 @@ Values: CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010, doi:10.1103/Re
 
 from __future__ import annotations
 
-__all__ = ["BOHR_A", "HARTREE_PER_BOHR_eV_PER_A", "HARTREE_eV", "KCAL_PER_MOL_eV", "kB_eV_PER_K"]
+__all__ = ["BOHR_A", "HARTREE_PER_BOHR_eV_PER_A", "HARTREE_eV", "kB_eV_PER_K"]
 
 HARTREE_eV = 27.211386245988
 BOHR_A = 0.529177210903
 HARTREE_PER_BOHR_eV_PER_A = HARTREE_eV / BOHR_A
-KCAL_PER_MOL_eV = 0.0433641043
 kB_eV_PER_K = 8.617333262e-5

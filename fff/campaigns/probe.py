@@ -1,8 +1,7 @@
 """`python -m fff.campaigns.probe`: can the reference method treat these structures here?
 
 Reads JSON from standard input: `section`, the config's section `reference`, and `structures`, each with
-`numbers`, `positions` (Å), `cell` (Å), `pbc`. Answers with one line of JSON: `name` and `elements`, or
-`error` and `hint`.
+`numbers`, `positions` (Å), `cell` (Å), `pbc`. Answers with one line of JSON: `name`, or `error` and `hint`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def main() -> None:
 
 
 def probe(question: dict[str, Any]) -> dict[str, Any]:
-    """Return the name and elements of the method, or what keeps it from treating the structures."""
+    """Return the name of the method, or what keeps it from treating the structures."""
     from fff.reference import make_reference
 
     try:
@@ -33,7 +32,7 @@ def probe(question: dict[str, Any]) -> dict[str, Any]:
             method.check(Atoms(**structure))
     except FffError as error:
         return {"error": error.message, "hint": error.hint}
-    return {"name": method.name, "elements": None if method.elements is None else sorted(method.elements)}
+    return {"name": method.name}
 
 
 if __name__ == "__main__":

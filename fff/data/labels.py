@@ -32,6 +32,7 @@ class LabelOrigin(TypedDict, total=False):
     Attributes:
         source: `initial`, `audit`, `active`, `control` or `imported`.
         method: Name of the reference method.
+        settings: Hash of all settings of the method that change its numbers (`settings_hash`).
         segment: Segment for bootstraps; the label's own when absent.
         wall_s: What the calculation took; the label's own when absent.
         trajectory: Id of the trajectory it was met on.
@@ -45,6 +46,7 @@ class LabelOrigin(TypedDict, total=False):
 
     source: str
     method: str
+    settings: str | None
     segment: str | None
     wall_s: float | None
     trajectory: str | None

@@ -149,7 +149,9 @@ def _segment(atoms: Atoms, stem: str, index: int) -> str:
 
 def _label(atoms: Atoms, where: str, segment: str) -> Label:
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
-    absent = [key for key in ("energy", "forces") if results.get(key) is None]
+    # Forces belong to the free energy where electrons are smeared.
+    energy_key = "free_energy" if results.get("free_energy") is not None else "energy"
+    absent = [key for key in (energy_key, "forces") if results.get(key) is None]
     if absent:
         present = sorted({*results, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
         msg = f"{where} has no {' and no '.join(absent)}."
@@ -158,7 +160,7 @@ def _label(atoms: Atoms, where: str, segment: str) -> Label:
             f"{'; it has ' + ', '.join(present) if present else ''}."
         )
         raise StructureError(msg, hint=hint)
-    energy = float(results["energy"])
+    energy = float(results[energy_key])
     forces = np.asarray(results["forces"], dtype=float)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         msg = f"{where} has an energy or a force that is not a finite number."

@@ -11,6 +11,7 @@ from ase.neighborlist import neighbor_list
 
 from fff.base.errors import ConfigError, InputFileError, StructureError
 from fff.config import PyscfReference, XtbReference
+from fff.data.electrons import LAST_XTB_ELEMENT, find_spin_problem
 from fff.data.named import KINDS, build_named
 from fff.data.reading import bare, load_labels, read_frames, split_index
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["check_structures", "load_labels", "load_structures", "source_files"]
 
 _LEAST_DISTANCE_A = 0.4
-_LAST_XTB_ELEMENT = 86
-_LANTHANIDES = range(58, 72)
 
 
 def load_structures(sources: Sequence[str], *, relax: Callable[[Atoms], Atoms], seed: int) -> list[Atoms]:
@@ -147,8 +146,8 @@ def _check_elements(atoms: Atoms, name: str, reference: XtbReference | PyscfRefe
     if numbers[0] < 1 or numbers[-1] >= len(chemical_symbols):
         msg = f"{name} holds atoms of no element (X)."
         raise StructureError(msg, hint="Replace the dummy atoms by real ones, or remove them.")
-    if isinstance(reference, XtbReference) and numbers[-1] > _LAST_XTB_ELEMENT:
-        lacking = ", ".join(chemical_symbols[z] for z in numbers if z > _LAST_XTB_ELEMENT)
+    if isinstance(reference, XtbReference) and numbers[-1] > LAST_XTB_ELEMENT:
+        lacking = ", ".join(chemical_symbols[z] for z in numbers if z > LAST_XTB_ELEMENT)
         msg = f"{name} holds {lacking}, which {reference.method} does not treat."
         raise StructureError(msg, hint="Choose another `reference.kind`, or another structure.")
 
@@ -169,21 +168,5 @@ def _check_periodicity(
 def _check_spin(atoms: Atoms, name: str, reference: XtbReference | PyscfReference | AseReference) -> None:
     if not isinstance(reference, XtbReference | PyscfReference):
         return
-    numbers = atoms.numbers
-    if isinstance(reference, XtbReference):
-        # GFN methods keep the f electrons of the lanthanides in the core, and three electrons outside.
-        numbers = np.where(np.isin(numbers, _LANTHANIDES), 3, numbers)
-    electrons = int(numbers.sum()) - reference.charge
-    unpaired = reference.multiplicity - 1
-    if electrons < 1:
-        msg = f"`reference.charge` is {reference.charge}, which leaves {name} no electrons."
-        hint = f"Set `reference.charge` below {int(numbers.sum())}."
-        raise ConfigError(msg, hint=hint, key="reference.charge", value=reference.charge)
-    if unpaired > electrons or (electrons - unpaired) % 2:
-        possible = "1, 3, 5, …" if electrons % 2 == 0 else "2, 4, 6, …"
-        msg = (
-            f"`reference.multiplicity` is {reference.multiplicity}, but {name} has {electrons} electrons "
-            f"at charge {reference.charge}."
-        )
-        hint = f"Set `reference.multiplicity` to one of {possible}, or change `reference.charge`."
-        raise ConfigError(msg, hint=hint, key="reference.multiplicity", value=reference.multiplicity)
+    if problem := find_spin_problem(atoms, name, reference):
+        raise ConfigError(problem.message, hint=problem.hint, key=problem.key, value=problem.value)

@@ -92,8 +92,8 @@ def find_members(path: Path) -> list[Path]:
 
     Args:
         path: A member's folder, a round's folder with `member-*` in it, or a run directory. In a run
-            directory `models/final.json`, else `models/committee.json` names the members; without either the
-            newest round with at least two members counts.
+            directory `models/committee.json` names the members; without it the newest round with at least two
+            members counts.
 
     Raises:
         ModelFileError: If no model is found there.
@@ -104,9 +104,8 @@ def find_members(path: Path) -> list[Path]:
         return [path]
     members = _members_of_round(path)
     models = path / "models" if (path / "models").is_dir() else path
-    for pointer in ("final.json", "committee.json"):
-        if not members and (models / pointer).is_file():
-            return _pointed_members(models / pointer)
+    if not members and (models / "committee.json").is_file():
+        return _pointed_members(models / "committee.json")
     if not members:
         rounds = sorted(models.glob("round-*"), key=_number, reverse=True)
         complete = [found for found in map(_members_of_round, rounds) if len(found) >= 2]

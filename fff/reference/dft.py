@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fff.base.errors import ReferenceSetupError
-from fff.reference.protocol import ReferenceCalculator, bare_structure, check_parity, make_label
+from fff.reference.protocol import ReferenceCalculator, bare_structure, check_spin, make_label
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,8 +62,7 @@ class PyscfMethod:
                 key="reference.kind",
                 value="pyscf",
             )
-        charge = self._section.charge
-        check_parity(atoms, int(atoms.numbers.sum()) - charge, charge, self._section.multiplicity)
+        check_spin(atoms, self._section)
         elements = frozenset(atoms.get_chemical_symbols())
         if elements not in self._fitting:
             _import_kohn_sham().check_section(self._section, sorted(elements))

@@ -9,12 +9,15 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
+from fff.data.electrons import find_spin_problem
 from fff.data.records import Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ReferenceCalculator", "ReferenceMethod", "bare_structure", "check_parity", "make_label"]
+    from fff.config import PyscfReference, XtbReference
+
+__all__ = ["ReferenceCalculator", "ReferenceMethod", "bare_structure", "check_spin", "make_label"]
 
 
 @runtime_checkable
@@ -145,24 +148,11 @@ def make_label(
     )
 
 
-def check_parity(atoms: Atoms, n_electrons: int, charge: int, multiplicity: int) -> None:
-    """Check that a multiplicity is possible with a number of electrons (charge taken off already).
+def check_spin(atoms: Atoms, section: XtbReference | PyscfReference) -> None:
+    """Check that a structure can have the charge and multiplicity of a method.
 
     Raises:
-        ReferenceSetupError: If it is not.
+        ReferenceSetupError: If it cannot.
     """
-    n_unpaired = multiplicity - 1
-    if n_electrons >= n_unpaired and (n_electrons - n_unpaired) % 2 == 0:
-        return
-    formula = atoms.get_chemical_formula()
-    msg = (
-        f"reference.multiplicity is {multiplicity}, but {formula} has {n_electrons} electrons "
-        f"with reference.charge {charge}."
-    )
-    parity = "an odd" if n_electrons % 2 == 0 else "an even"
-    raise ReferenceSetupError(
-        msg,
-        hint=f"Set reference.charge, or {parity} reference.multiplicity of at most {n_electrons + 1}.",
-        key="reference.multiplicity",
-        value=multiplicity,
-    )
+    if problem := find_spin_problem(atoms, atoms.get_chemical_formula(), section):
+        raise ReferenceSetupError(problem.message, hint=problem.hint, key=problem.key, value=problem.value)

@@ -15,7 +15,8 @@ from ase.data import chemical_symbols
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
 from fff.base.units import BOHR_A, HARTREE_eV, HARTREE_PER_BOHR_eV_PER_A, kB_eV_PER_K
-from fff.reference.protocol import ReferenceCalculator, bare_structure, check_parity, make_label
+from fff.data.electrons import LAST_XTB_ELEMENT
+from fff.reference.protocol import ReferenceCalculator, bare_structure, check_spin, make_label
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["XtbMethod"]
 
-_HEAVIEST = 86
 _KEPT = 16
 
 
@@ -59,7 +59,7 @@ class XtbMethod:
     @property
     def elements(self) -> frozenset[str]:
         """Hydrogen to radon."""
-        return frozenset(chemical_symbols[1 : _HEAVIEST + 1])
+        return frozenset(chemical_symbols[1 : LAST_XTB_ELEMENT + 1])
 
     def check(self, atoms: Atoms) -> None:
         """Check library, elements, cell and number of electrons.
@@ -80,8 +80,7 @@ class XtbMethod:
         if atoms.pbc.any() and atoms.cell.rank < 3:
             msg = f"{atoms.get_chemical_formula()} is periodic, but its cell has no volume."
             raise ReferenceSetupError(msg, hint="Give the structure three cell vectors, or make it isolated.")
-        charge = self._section.charge
-        check_parity(atoms, _n_electrons(atoms) - charge, charge, self._section.multiplicity)
+        check_spin(atoms, self._section)
 
     def calculate(self, atoms: Atoms) -> Label:
         """Return the label of a structure; see `ReferenceMethod.calculate`."""
@@ -147,12 +146,6 @@ def _import_tblite() -> type[Calculator]:
             msg, hint="Install it: pip install tblite.", key="reference.kind", value="xtb"
         ) from error
     return Calculator
-
-
-def _n_electrons(atoms: Atoms) -> int:
-    """Return a number with the parity of the valence electrons: of lanthanides only three count."""
-    numbers = atoms.numbers
-    return int(np.where((numbers >= 57) & (numbers <= 71), 3, numbers).sum())
 
 
 def _failure(atoms: Atoms, error: RuntimeError) -> ReferenceFailure:

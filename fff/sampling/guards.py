@@ -20,13 +20,16 @@ Violation = Literal["temperature", "force", "distance", "non-finite"]
 
 # Above this many atoms a neighbour list is quicker than all pairs.
 _MAX_DENSE_ATOMS = 500
+# Part of its distance at the start to which a pair that was too close then may come.
+_ALLOWED_APPROACH = 0.9
 
 
 class DistanceGuard:
     """Finds pairs that are too close, except those that already were in the structure it starts with.
 
     Too close is less than `factor` times the sum of the covalent radii (Cordero et al., Dalton Trans. 2008,
-    2832, doi:10.1039/b801115j). A pair that a user's structure has that short is meant to be so.
+    2832, doi:10.1039/b801115j). A pair that a user's structure has that short is meant to be so, but may
+    come only a tenth closer.
 
     Args:
         start: The structure whose short pairs are allowed.
@@ -39,25 +42,35 @@ class DistanceGuard:
         self._reach_A = 2.0 * factor * float(self._radii.max(initial=0.0))
         self._rows, self._columns = np.triu_indices(len(start) if len(start) <= _MAX_DENSE_ATOMS else 0, k=1)
         self._limits_A = factor * (self._radii[self._rows] + self._radii[self._columns])
-        self._allowed = np.zeros(0, dtype=np.int64)
-        self._allowed = self._close_pairs(start)
+        self._allowed, distances = self._close_pairs(start)
+        self._allowed_limits_A = _ALLOWED_APPROACH * distances
 
     def __call__(self, atoms: Atoms) -> bool:
         """Whether a pair has come too close; positions must be finite."""
-        close = self._close_pairs(atoms)
-        return close.size > 0 and not np.isin(close, self._allowed).all()
+        close, distances = self._close_pairs(atoms)
+        if close.size == 0:
+            return False
+        place = np.searchsorted(self._allowed, close)
+        place[place == self._allowed.size] = 0
+        is_allowed = self._allowed[place] == close if self._allowed.size else np.zeros(close.size, dtype=bool)
+        if not is_allowed.all():
+            return True
+        return bool((distances < self._allowed_limits_A[place]).any())
 
-    def _close_pairs(self, atoms: Atoms) -> np.ndarray:
-        """Codes `i * n_atoms + j`, i <= j, of the pairs that are closer than their limit."""
+    def _close_pairs(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs closer than their limit: codes `i * n_atoms + j`, i <= j, ascending, and distances (Å)."""
         n_atoms = len(atoms)
-        distances = self._dense_distances(atoms) if n_atoms <= _MAX_DENSE_ATOMS else None
-        if distances is not None:
-            close = distances < self._limits_A
-            codes: np.ndarray = self._rows[close] * n_atoms + self._columns[close]
-            return codes
+        dense = self._dense_distances(atoms) if n_atoms <= _MAX_DENSE_ATOMS else None
+        if dense is not None:
+            close = dense < self._limits_A
+            return self._rows[close] * n_atoms + self._columns[close], dense[close]
         i, j, distances = neighbor_list("ijd", atoms, self._reach_A)
         close = (i <= j) & (distances < self._factor * (self._radii[i] + self._radii[j]))
-        return np.unique(i[close] * n_atoms + j[close])
+        codes, which = np.unique(i[close] * n_atoms + j[close], return_inverse=True)
+        # A pair can be close through several images.
+        least = np.full(codes.size, np.inf)
+        np.minimum.at(least, which, distances[close])
+        return codes, least
 
     def _dense_distances(self, atoms: Atoms) -> Float[np.ndarray, " n_pairs"] | None:
         """All distances up to the reach (longer ones may be too long); None where that takes a list."""

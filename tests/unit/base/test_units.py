@@ -24,6 +24,3 @@ def test_constants_are_those_of_codata(value, name, unit):
 
 def test_derived_units_follow_from_the_others():
     assert units.HARTREE_PER_BOHR_eV_PER_A == pytest.approx(51.42206747, rel=1e-9)
-    joule_per_calorie = 4.184
-    avogadro, charge = scipy.constants.N_A, scipy.constants.e
-    assert units.KCAL_PER_MOL_eV == pytest.approx(1000 * joule_per_calorie / avogadro / charge, rel=1e-8)

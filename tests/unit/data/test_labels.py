@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 
 from fff.base.errors import RunDirectoryError
+from fff.base.ids import settings_hash
 from fff.data.labels import LabelStore
 from fff.data.records import Label
 
@@ -127,6 +128,7 @@ def test_a_row_has_the_keys_that_apply_and_no_others(store):
         label(),
         **ORIGIN,
         trajectory="t-1",
+        settings=settings_hash({"kind": "xtb"}),
         round=3,
         model="m1",
         deviation=0.25,
@@ -149,13 +151,22 @@ def test_a_row_has_the_keys_that_apply_and_no_others(store):
         "model": "m1",
         "deviation": 0.25,
     }
+    assert full["settings"] == settings_hash({"kind": "xtb"})
     assert isinstance(full["round"], int)
     assert full["structure"] == full["label"].hash == label().hash
     assert (full["segment"], full["wall_s"], full["n_atoms"]) == ("start-0", 0.5, 9)
     assert np.array_equal(full["predicted_energy_eV"], np.arange(4.0))
     assert np.array_equal(full["predicted_forces"], forces)
     assert np.array_equal(full["features"], np.arange(8.0))
-    assert not bare.keys() & {"trajectory", "round", "model", "deviation", "predicted_forces", "features"}
+    assert not bare.keys() & {
+        "settings",
+        "trajectory",
+        "round",
+        "model",
+        "deviation",
+        "predicted_forces",
+        "features",
+    }
     assert bare["predicted_energy_eV"] == -1.5
 
 

@@ -330,12 +330,23 @@ def test_forces_of_constrained_atoms_are_kept(tmp_path):
     np.testing.assert_array_equal(label.forces_eV_per_A, np.ones((3, 3)))
 
 
+def test_the_energy_of_a_label_is_the_one_its_forces_belong_to(tmp_path):
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.5, forces=np.zeros((3, 3)))
+    write(tmp_path / "x.extxyz", atoms)
+    atoms.calc = SinglePointCalculator(atoms, free_energy=-2.5, forces=np.zeros((3, 3)))
+    write(tmp_path / "y.traj", atoms)
+    labels = load_labels([str(tmp_path / "x.extxyz"), str(tmp_path / "y.traj")])
+    assert [label.energy_eV for label in labels] == [-1.5, -2.5]
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [
         ({}, "no energy and no forces"),
         ({"energy": 1.0}, "no forces"),
         ({"forces": np.zeros((3, 3))}, "no energy"),
+        ({"energy": 1.0, "free_energy": np.nan, "forces": np.zeros((3, 3))}, "not a finite number"),
         ({"energy": np.nan, "forces": np.zeros((3, 3))}, "not a finite number"),
         ({"energy": 1.0, "forces": np.full((3, 3), np.inf)}, "not a finite number"),
     ],

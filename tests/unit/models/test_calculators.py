@@ -181,8 +181,6 @@ def test_a_calculator_opens_from_a_run_a_round_or_a_member(tmp_path, ethanol, mo
     assert members(tmp_path) == 3  # the newest with at least two
     (models / "committee.json").write_text(json.dumps({"members": ["round-001/member-0"]}))
     assert members(tmp_path) == 1
-    (models / "final.json").write_text(json.dumps({"members": [f"round-001/member-{i}" for i in range(2)]}))
-    assert members(tmp_path) == 2
     ethanol.calc = open_calculator(tmp_path, "cpu")
     assert np.isfinite(ethanol.get_potential_energy())
 

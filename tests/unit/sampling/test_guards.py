@@ -41,7 +41,7 @@ def pairs_by_list(atoms: Atoms, factor: float) -> set[tuple[int, int]]:
 def test_close_pairs_are_those_of_a_neighbour_list(cell, pbc, seed):
     atoms = crowd(40, cell, pbc, seed)
     guard = DistanceGuard(atoms, 0.6)
-    found = {divmod(code, 40) for code in guard._close_pairs(atoms).tolist()}
+    found = {divmod(code, 40) for code in guard._close_pairs(atoms)[0].tolist()}
     assert found == pairs_by_list(atoms, 0.6)
 
 
@@ -49,7 +49,9 @@ def test_large_structures_are_searched_by_list(monkeypatch):
     atoms = crowd(60, [12.0, 13.0, 14.0], True, 0)
     few = DistanceGuard(atoms, 0.6)._close_pairs(atoms)
     monkeypatch.setattr(guards, "_MAX_DENSE_ATOMS", 59)
-    assert np.array_equal(DistanceGuard(atoms, 0.6)._close_pairs(atoms), few)
+    many = DistanceGuard(atoms, 0.6)._close_pairs(atoms)
+    assert np.array_equal(many[0], few[0])
+    np.testing.assert_allclose(many[1], few[1], atol=1e-12)
 
 
 def test_an_atom_that_meets_its_own_image_is_too_close():
@@ -73,10 +75,22 @@ def test_only_the_pair_that_was_short_at_the_start_may_be():
     atoms = Atoms("H3", positions=[[0, 0, 0], [0, 0, 0.3], [0, 0, 2]])
     guard = DistanceGuard(atoms, 0.6)
     nearer = atoms.copy()
-    nearer.positions[1, 2] = 0.2
+    nearer.positions[1, 2] = 0.28
     assert not guard(nearer)
-    nearer.positions[2, 2] = 0.4
+    nearer.positions[2, 2] = 0.5
     assert guard(nearer)
+
+
+@pytest.mark.parametrize("limit", [500, 0], ids=["all pairs", "by list"])
+def test_a_pair_that_was_short_at_the_start_may_come_a_tenth_closer(limit, monkeypatch):
+    monkeypatch.setattr(guards, "_MAX_DENSE_ATOMS", limit)
+    atoms = Atoms("H4", positions=[[0, 0, 0], [0, 0, 0.3], [0, 5, 0], [0, 5, 0.2]])
+    guard = DistanceGuard(atoms, 0.6)
+    assert not guard(atoms)
+    for distance, too_close in ((0.27 + 1e-6, False), (0.27 - 1e-6, True), (0.0, True)):
+        nearer = atoms.copy()
+        nearer.positions[1, 2] = distance
+        assert guard(nearer) is too_close
 
 
 def guards_of(atoms: Atoms, **changes) -> Guards:
