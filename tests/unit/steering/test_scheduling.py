@@ -302,3 +302,29 @@ def test_a_single_slot_is_not_given_to_the_test_set_while_others_have_work():
     assert "reference-dynamics" not in {request.kind for request in game.asked}
     game.play()
     assert len(game.state.test_files) == 3
+
+
+def started_with_a_test_set(**options) -> Game:
+    """Return a game in which sampling wants every slot and reference dynamics wait."""
+    sampling = {"n_parallel": 9, "n_trajectories": 12}
+    return Game(pools={"gpu": 3, "cpu": 3}, n_imported=4, start_model=True, sampling=sampling, **options)
+
+
+def test_the_test_set_takes_one_slot_from_sampling_and_no_second():
+    game = started_with_a_test_set(test={"n_frames": 30})
+    assert game.kinds()["reference-dynamics"] == 1
+    assert game.kinds()["dynamics"] == 2
+    game.finish(game.of("reference-dynamics")[0])
+    assert [request.id for request in game.of("reference-dynamics")] == ["testset-0001"]
+    assert game.kinds()["dynamics"] == 2
+
+
+def test_the_random_frames_of_the_comparison_take_no_slot_from_sampling():
+    game = started_with_a_test_set(test={"n_frames": 0, "random_baseline": True})
+    assert game.kinds()["dynamics"] == 3
+    assert game.of("reference-dynamics") == []
+
+
+def test_initial_labels_come_before_the_test_set():
+    game = Game(pools={"gpu": 1, "cpu": 3}, test={"n_frames": 30})
+    assert game.kinds() == {"calculate": 3}

@@ -221,6 +221,12 @@ def test_the_comparison_waits_for_all_random_frames():
     assert game.state.test_files == ["test/testset-0000.npz", "test/testset-0001.npz"]
 
 
+def test_the_comparison_is_measured_once_all_of_its_members_are_there():
+    game = Game(pools={"gpu": 1, "cpu": 6}, test=BASELINE).play()
+    evaluations = [r.models for r in game.asked if r.id == "evaluate-baseline"]
+    assert evaluations == [("committee:baseline:0-1-2",)]
+
+
 def test_a_member_of_the_comparison_that_fails_is_tried_once_more_and_costs_only_itself():
     game = Game(pools=POOLS, test=BASELINE)
     game.play(lambda game: len(game.of("train-baseline")) == 3, hold=["train-baseline"])
