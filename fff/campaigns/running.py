@@ -170,8 +170,7 @@ def _thinker(
         labels = resources.enter_context(LabelStore(run.labels))
         log = resources.enter_context(EventLog(run.events))
         log.append(opened)
-        method = make_reference(config.reference).name
-        cargo = Cargo(run, config, shelf, labels, policy, method)
+        cargo = Cargo(run, config, shelf, labels, policy, make_reference(config.reference))
 
         def watch(thinker: CampaignThinker) -> None:
             if not server.is_alive():

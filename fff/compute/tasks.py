@@ -446,13 +446,12 @@ def _audit(call: Call, frame: Frame, label: Label) -> dict[str, float]:
 @_task
 def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     """Run dynamics driven by the reference itself; values: the file with the labels, under `test/`."""
-    from fff.reference import ReferenceCalculator
     from fff.sampling import reference_dynamics as run
 
     test = call.settings["test"]
     labels = run(
         call.frames.read(call.args["frame"]).atoms,
-        ReferenceCalculator(_reference(call).calculate),
+        _reference(call).ase_calculator(),
         temperature_K=call.args["temperature_K"],
         n_frames=call.args["n_frames"],
         interval_steps=test["interval_steps"],

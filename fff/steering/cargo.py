@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fff.base.files import write_json
-from fff.base.ids import sha256_bytes
+from fff.base.ids import settings_hash, sha256_bytes
 from fff.compute.tasks import Call
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.models import fit_reference_energies
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fff.data.labels import LabelStore
     from fff.data.records import Label
     from fff.data.run_directory import RunDirectory
+    from fff.reference import ReferenceMethod
     from fff.steering.records import Request
 
 __all__ = ["Cargo"]
@@ -65,7 +66,7 @@ class Cargo:
         shelf: Holds what travels as proxies.
         labels: The labels; this process is their only writer.
         policy: Knows what the training sets consist of.
-        method: Name of the reference method, as rows of the database carry it.
+        method: The reference method; rows of the database carry its name and the hash of its settings.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Cargo:
         shelf: ModelShelf,
         labels: LabelStore,
         policy: TrainingSets,
-        method: str,
+        method: ReferenceMethod,
     ) -> None:
         self.run = run
         self._config = config.model_dump(mode="json")
@@ -200,7 +201,8 @@ class Cargo:
             request.id,
             label,
             source=args["source"],
-            method=self._method,
+            method=self._method.name,
+            settings=settings_hash(self._method.settings),
             segment=args["segment"],
             wall_s=values["wall_s"],
             trajectory=f"t{args['trajectory']:03d}" if "trajectory" in args else None,

@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from proxystore.proxy import extract
 
-from fff.base.ids import sha256_bytes
+from fff.base.ids import settings_hash, sha256_bytes
 from fff.compute.stores import ModelShelf, open_store
 from fff.compute.tasks import Call
 from fff.config import config_from_dict
@@ -17,6 +17,7 @@ from fff.data.labels import LabelStore
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.data.records import Frame, Label
 from fff.data.run_directory import RunDirectory
+from fff.reference import make_reference
 from fff.steering.cargo import LARGEST_TOLD, Cargo, member_folders
 from fff.steering.records import Request
 from tests.support.playing_campaigns import SMALL
@@ -73,7 +74,7 @@ def cargo(run, shelf, labels, sets):
         (folder / "model.json").write_text(json.dumps({"name": name}))
         (folder / "weights.safetensors").write_bytes(name.encode())
         (folder / "history.csv").write_text("not needed by anyone")
-    return Cargo(run, config_from_dict(SMALL), shelf, labels, sets, "GFN2-xTB")
+    return Cargo(run, config_from_dict(SMALL), shelf, labels, sets, make_reference({"kind": "xtb"}))
 
 
 def request(kind: str, args=None, models=(), name: str = "request-1") -> Request:
@@ -239,6 +240,7 @@ def test_an_initial_label_comes_to_rest_in_the_database(cargo, run, labels):
     (row,) = labels.rows()
     assert row["request"] == "label-1"
     assert (row["source"], row["method"], row["segment"]) == ("initial", "GFN2-xTB", "initial:3")
+    assert row["settings"] == settings_hash(make_reference({"kind": "xtb"}).settings)
     assert row["wall_s"] == 2.5
     assert row["structure"] == label().hash
     assert not {"round", "model", "trajectory", "deviation", "predicted_energy_eV"} & set(row)
