@@ -320,7 +320,9 @@ def test_the_test_set_takes_one_slot_from_sampling_and_no_second():
 
 
 def test_the_random_frames_of_the_comparison_take_no_slot_from_sampling():
-    game = started_with_a_test_set(test={"n_frames": 0, "random_baseline": True})
+    game = started_with_a_test_set(
+        test={"n_frames": 10, "random_baseline": True}, test_files=["test/given.npz"]
+    )
     assert game.kinds()["dynamics"] == 3
     assert game.of("reference-dynamics") == []
 
