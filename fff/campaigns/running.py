@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fff.campaigns.inputs import Inputs
     from fff.compute.sites import Site
-    from fff.config import ActiveLearningConfig, LoadedConfig
+    from fff.config import ActiveLearningConfig
 
 __all__ = ["Outcome", "run_campaign"]
 
@@ -73,18 +73,18 @@ class Outcome:
         return EXIT_CODES[self.state]
 
 
-def run_campaign(loaded: LoadedConfig, inputs: Inputs, *, say: Callable[[str], None] = print) -> Outcome:
+def run_campaign(inputs: Inputs, *, say: Callable[[str], None] = print) -> Outcome:
     """Run a campaign to its end in a new run directory.
 
     Args:
-        loaded: The config and where its values came from.
-        inputs: What `load_inputs` found.
+        inputs: What `load_inputs` found; the config is among it.
         say: Prints a line for people.
 
     Raises:
         FffError: If the run directory cannot be used; nothing has been run then.
         KeyboardInterrupt: If a signal came before the campaign was running.
     """
+    loaded = inputs.loaded
     run = RunDirectory(loaded.run_dir)
     with _Signals() as signals:
         run.take()

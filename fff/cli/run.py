@@ -104,7 +104,7 @@ def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
     typer.echo(screen.first_screen(loaded, inputs))
     typer.echo("")
     border.started = True
-    outcome = run_campaign(loaded, inputs, say=typer.echo)
+    outcome = run_campaign(inputs, say=typer.echo)
     if outcome.table:
         typer.echo(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code

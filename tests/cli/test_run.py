@@ -40,8 +40,8 @@ def campaign(monkeypatch):
     calls = []
     answers = [Outcome("finished", "Finished: 128 labels. Results in x", "the table")]
 
-    def run_campaign(loaded, inputs, *, say):
-        calls.append((loaded, inputs))
+    def run_campaign(inputs, *, say):
+        calls.append(inputs)
         say("a line a minute")
         answer = answers[-1]
         if isinstance(answer, BaseException):
@@ -107,7 +107,8 @@ def test_every_flag_sets_its_key(campaign):
     flags = ["--max-labels", 40, "--committee-size", 3, "--retrain-every", 8, "--seed", 7]
     result = fff_run(config(), *flags, "--reference", "pyscf", "--site", "workstation", "--run-dir", "there")
     assert result.exit_code == 0, result.stderr
-    ((loaded, _),) = calls
+    (inputs,) = calls
+    loaded = inputs.loaded
     values = loaded.config
     assert (values.stop.max_labels, values.committee.size, values.training.retrain_every) == (40, 3, 8)
     assert (values.seed, values.reference.kind, values.site.kind) == (7, "pyscf", "workstation")

@@ -80,7 +80,7 @@ def campaign(tmp_path_factory):
         observer = Observer(monkeypatch)
         run = RunDirectory(tmp_path_factory.mktemp("campaign") / "run")
         loaded = load_config(None, [*OVERRIDES, f"run_dir={run.path}"])
-        outcome = run_campaign(loaded, load_inputs(loaded), say=lambda line: None)
+        outcome = run_campaign(load_inputs(loaded), say=lambda line: None)
     return outcome, run, observer
 
 
@@ -224,7 +224,7 @@ def test_the_result_opens_as_an_ase_calculator(campaign):
 
 def run_again(path, *changes):
     loaded = load_config(None, [*OVERRIDES, f"run_dir={path}", "test={n_frames: 0}", *changes])
-    outcome = run_campaign(loaded, load_inputs(loaded), say=lambda line: None)
+    outcome = run_campaign(load_inputs(loaded), say=lambda line: None)
     run = RunDirectory(path)
     return outcome, run, read_events(run.events)[1:]
 
