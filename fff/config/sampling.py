@@ -17,7 +17,7 @@ class SamplingSection(Section):
 
     n_parallel: PositiveInt = Field(4, description="Trajectories that run at the same time.")
     n_trajectories: PositiveInt = Field(
-        8, description="Trajectories altogether, spread over the start structures."
+        8, description="Trajectories altogether; at least one for each start structure."
     )
     n_steps: PositiveInt = Field(
         200, description="Steps of a run before its last frame is audited, at first."

@@ -13,12 +13,12 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
-from fff.base.errors import ModelFileError
 from fff.data.deviation import force_deviation
 from fff.models.batches import check_elements
 from fff.models.committee import Committee
 from fff.models.files import find_members, read_member
-from fff.models.force_field import SchNetPackForceField, load_force_field, voigt_stress
+from fff.models.force_field import SchNetPackForceField, voigt_stress
+from fff.models.loading import load_model
 from fff.models.neighbours import find_pairs
 from fff.models.networks import evaluate
 from fff.models.reference_energies import sum_reference_energies
@@ -101,17 +101,22 @@ class PairTensors:
         self.n_builds += 1
 
 
-class _FastCalculator(Calculator):
-    """What both calculators share: a cheap look whether anything changed, and stress on demand only."""
+class MDCalculator(Calculator):
+    """Energy, forces and stress of one member, with nothing done twice between steps of dynamics.
+
+    Args:
+        force_field: The member.
+        skin_A: How much farther than the cutoff the pair list reaches; it is made anew when an atom moved
+            more than half of this.
+    """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
-    def __init__(self, members: Sequence[SchNetPackForceField], skin_A: float) -> None:
+    def __init__(self, force_field: SchNetPackForceField, *, skin_A: float = 0.5) -> None:
         super().__init__()
-        self._members = list(members)
-        cutoff_A = max(member.cutoff_A for member in members)
-        self.pairs = PairTensors(cutoff_A, skin_A, members[0].device)
-        self._reference_eV = np.zeros(len(self._members))
+        self._member = force_field
+        self.pairs = PairTensors(force_field.cutoff_A, skin_A, force_field.device)
+        self._reference_eV = 0.0
         self._seen = np.full((0, 3), np.nan)
         self._stress_asked = False
 
@@ -157,49 +162,32 @@ class _FastCalculator(Calculator):
         del system_changes
         atoms = self._present(atoms)
         if not self.pairs.same_system(atoms):
-            for member in self._members:
-                check_elements([atoms], member.elements)
-            self._reference_eV = np.array(
-                [sum_reference_energies([atoms], member.reference_energies_eV)[0] for member in self._members]
-            )
+            check_elements([atoms], self._member.elements)
+            energies = sum_reference_energies([atoms], self._member.reference_energies_eV)
+            self._reference_eV = float(energies[0])
         # Dynamics at constant pressure asks for forces, then for stress: the second question costs nothing.
         self._stress_asked |= "stress" in properties
         stress = self._stress_asked and bool(atoms.pbc.all())
         if np.isfinite(atoms.positions).all():
-            first, second, vectors = self.pairs.update(atoms)
-            answers = [
-                self._ask(member, first, second, vectors, atoms, stress=stress) for member in self._members
-            ]
+            self.results = self._ask(atoms, stress=stress)
         else:
             # Dynamics that blew up is ended by the guards of the sampler, which look at the numbers.
-            answers = [_no_numbers(len(atoms), stress=stress) for _ in self._members]
-        self.results = self._combine(atoms, answers)
+            self.results = _no_numbers(len(atoms), stress=stress)
         self.results["free_energy"] = self.results["energy"]
         self._seen = atoms.positions.copy()
         self.atoms = atoms
 
-    def _ask(
-        self,
-        member: SchNetPackForceField,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        vectors: torch.Tensor,
-        atoms: Atoms,
-        *,
-        stress: bool,
-    ) -> dict[str, Any]:
-        result = evaluate(member.network, self.pairs.numbers, first, second, vectors)
-        answer = {
-            "energy": float(result.atomic_energies_eV.sum(dtype=torch.float64)),
+    def _ask(self, atoms: Atoms, *, stress: bool) -> dict[str, Any]:
+        first, second, vectors = self.pairs.update(atoms)
+        result = evaluate(self._member.network, self.pairs.numbers, first, second, vectors)
+        answer: dict[str, Any] = {
+            "energy": float(result.atomic_energies_eV.sum(dtype=torch.float64)) + self._reference_eV,
             "forces": result.forces_eV_per_A.cpu().numpy().astype(float),
         }
         if stress:
             gradient = (vectors.double().T @ result.vector_gradient.double()).cpu().numpy()
             answer["stress"] = voigt_stress(gradient[None], [atoms])[0]
         return answer
-
-    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        raise NotImplementedError
 
 
 def _no_numbers(n_atoms: int, *, stress: bool) -> dict[str, Any]:
@@ -209,62 +197,56 @@ def _no_numbers(n_atoms: int, *, stress: bool) -> dict[str, Any]:
     return answer
 
 
-class MDCalculator(_FastCalculator):
-    """Energy, forces and stress of one member, with nothing done twice between steps of dynamics.
-
-    Args:
-        force_field: The member.
-        skin_A: How much farther than the cutoff the pair list reaches; it is made anew when an atom moved
-            more than half of this.
-    """
-
-    def __init__(self, force_field: SchNetPackForceField, *, skin_A: float = 0.5) -> None:
-        super().__init__([force_field], skin_A)
-
-    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        del atoms
-        return {**answers[0], "energy": answers[0]["energy"] + float(self._reference_eV[0])}
-
-
-class CommitteeCalculator(_FastCalculator):
+class CommitteeCalculator(Calculator):
     """Mean energy, forces and stress of a committee, and how far its members disagree.
 
     `results["deviation"]` is the largest deviation of an atomic force over the atoms (eV/Å);
     `results["deviations"]` holds `max_force` and `mean_force` (eV/Å) and `energy_per_atom` (eV).
 
-    Args:
-        committee: The committee; its members must be SchNetPack force fields with one cutoff.
-        skin_A: As for `MDCalculator`.
+    A single member has no deviation: it is NaN, not 0, which would mean certainty.
 
-    Raises:
-        ModelFileError: If a member is of another kind or cutoff than the first.
+    Args:
+        committee: The committee; its members may be of different kinds.
+        skin_A: As for `MDCalculator`.
     """
 
-    def __init__(self, committee: Committee, *, skin_A: float = 0.5) -> None:
-        members = [member for member in committee.members if isinstance(member, SchNetPackForceField)]
-        if len(members) != len(committee.members) or len({member.cutoff_A for member in members}) != 1:
-            msg = "The members of this committee are not all SchNetPack force fields with the same cutoff."
-            raise ModelFileError(msg, hint="Use members of one training round.", path="")
-        super().__init__(members, skin_A)
-        self.committee = committee
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
-    def _combine(self, atoms: Atoms, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        energies = np.array([answer["energy"] for answer in answers])
-        forces = np.stack([answer["forces"] for answer in answers])
-        deviation = force_deviation(forces)
-        results: dict[str, Any] = {
-            "energy": float(energies.mean() + self._reference_eV.mean()),
+    def __init__(self, committee: Committee, *, skin_A: float = 0.5) -> None:
+        super().__init__()
+        self.committee = committee
+        self._calculators = [member.md_calculator(skin_A=skin_A) for member in committee.members]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`: energy (eV), forces (eV/Å), the deviations and, if asked and periodic, stress."""
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            msg = "The calculator has seen no structure yet; give it one."
+            raise CalculatorSetupError(msg)
+        energies = np.array([each.get_property("energy", atoms) for each in self._calculators])
+        forces = np.stack([each.get_property("forces", atoms) for each in self._calculators])
+        deviation = force_deviation(forces) if len(forces) > 1 else np.full(len(atoms), np.nan)
+        spread = energies.std() if len(energies) > 1 else np.nan
+        self.results = {
+            "energy": float(energies.mean()),
+            "free_energy": float(energies.mean()),
             "forces": forces.mean(axis=0),
             "deviation": float(deviation.max()),
             "deviations": {
                 "max_force": float(deviation.max()),
                 "mean_force": float(deviation.mean()),
-                "energy_per_atom": float((energies + self._reference_eV).std() / len(atoms)),
+                "energy_per_atom": float(spread / len(atoms)),
             },
         }
-        if "stress" in answers[0]:
-            results["stress"] = np.mean([answer["stress"] for answer in answers], axis=0)
-        return results
+        if "stress" in properties and atoms.pbc.all():
+            stress = [each.get_property("stress", atoms) for each in self._calculators]
+            self.results["stress"] = np.mean(stress, axis=0)
 
 
 def open_calculator(
@@ -280,5 +262,5 @@ def open_calculator(
     Raises:
         ModelFileError: If no model is there, or one is damaged.
     """
-    members = [load_force_field(read_member(member), device) for member in find_members(path)]
+    members = [load_model(read_member(member), device) for member in find_members(path)]
     return CommitteeCalculator(Committee(members), skin_A=skin_A)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fff.base.errors import FffError, ModelFileError
-from fff.models.force_field import load_force_field
+from fff.models.loading import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ class Committee:
         failures = {}
         for index, files in enumerate(members):
             try:
-                loaded.append(load_force_field(files, device))
+                loaded.append(load_model(files, device))
             except ModelFileError as error:
                 failures[index] = str(error)
         return cls(loaded, failures)

@@ -11,7 +11,8 @@ from ase.build import bulk, molecule
 
 from fff.base.errors import ModelFileError, StructureError
 from fff.models.files import DESCRIPTION, WEIGHTS
-from fff.models.force_field import create_force_field, load_force_field
+from fff.models.force_field import create_force_field
+from fff.models.loading import load_model
 
 SETTINGS = {"n_features": 16, "n_layers": 2, "cutoff_A": 4.0, "n_radial": 8}
 REFERENCE = {1: -13.5, 6: -1025.0, 8: -2035.0, 29: -5.0}
@@ -31,8 +32,8 @@ def _schnetpack(representation):
 
 
 BACKENDS = {
-    "painn": lambda: (_schnetpack("painn"), load_force_field),
-    "schnet": lambda: (_schnetpack("schnet"), load_force_field),
+    "painn": lambda: (_schnetpack("painn"), load_model),
+    "schnet": lambda: (_schnetpack("schnet"), load_model),
 }
 
 
@@ -227,3 +228,11 @@ def test_its_calculator_for_dynamics_gives_the_numbers_of_predict(force_field, c
         assert copper.get_potential_energy() == pytest.approx(predicted.energy_eV[0], abs=TOLERANCE)
         np.testing.assert_allclose(copper.get_forces(), predicted.forces_eV_per_A[0], atol=TOLERANCE)
         np.testing.assert_allclose(copper.get_stress(), predicted.stress_eV_per_A3[0], atol=TOLERANCE)
+
+
+def test_a_model_of_an_unknown_kind_is_refused_with_the_kinds_there_are(force_field):
+    files = force_field.to_files()
+    description = json.loads(files[DESCRIPTION])
+    foreign = {**files, DESCRIPTION: json.dumps({**description, "kind": "mystery"}).encode()}
+    with pytest.raises(ModelFileError, match=r"'mystery'; known are schnetpack"):
+        load_model(foreign)

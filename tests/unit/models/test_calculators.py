@@ -213,3 +213,16 @@ def test_stress_costs_no_evaluation_of_its_own_once_it_was_asked_for(copper, mod
     copper.get_forces()
     copper.get_stress()
     assert len(calls) == 2
+
+
+def test_a_single_member_claims_no_certainty(copper, model):
+    copper.calc = CommitteeCalculator(Committee([_member(model)]))
+    assert np.isfinite(copper.get_forces()).all()
+    assert np.isnan(copper.calc.results["deviation"])
+
+
+def test_members_of_different_cutoffs_make_a_committee(copper, model):
+    members = [_member(model, seed=0), _member({**model, "cutoff_A": 3.0}, seed=1)]
+    copper.calc = CommitteeCalculator(Committee(members))
+    expected = np.mean([member.predict([copper]).forces_eV_per_A[0] for member in members], axis=0)
+    np.testing.assert_allclose(copper.get_forces(), expected, atol=2e-5)
