@@ -106,7 +106,6 @@ class Sampler:
             self._restart(index)
             self._count_barren(f"they end at once ({values['reason']})")
             return
-        state.barren_runs = 0
         trajectory.status = "waiting"
         state.audits.append(
             Audit(

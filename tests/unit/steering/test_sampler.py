@@ -348,3 +348,16 @@ def test_a_waiting_frame_names_the_model_that_drove_its_run_not_the_committee_th
     game.finish(watched, others=[frame("a")])
     assert game.state.pool["a"].model == "member:round-000:0"
     assert game.of("calculate")[0].args["model"] == "member:round-000:0"
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_runs_are_not_called_useless_while_selected_frames_wait(selected):
+    game = sampling(sampling={"n_trajectories": 2})
+    game.state.caused = game.config.max_ahead
+    game.finish(game.of("dynamics")[0], steps=0, others=[frame("a"), frame("b"), frame("c")])
+    game.finish(game.of("score")[0])
+    game.finish(game.of("choose")[0], frames=["a"] if selected else [])
+    for _ in range(45):
+        if game.of("dynamics"):
+            game.fail(game.of("dynamics")[0])
+    assert (game.policy.verdict is None) == selected
