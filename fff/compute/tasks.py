@@ -203,6 +203,7 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         model=dict(call.settings["model"]),
         training=dict(call.settings["training"]),
         seed=call.args["seed"],
+        split_seed=call.args["split_seed"],
         reference_energies={int(number): value for number, value in energies.items()},
         start=start,
         device=_device(),

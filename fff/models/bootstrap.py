@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fff.base.draws import integer
+from fff.base.draws import integer, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,11 @@ class Split:
 
 
 def split_labels(labels: Sequence[Label], *, seed: int, bootstrap: bool = True) -> Split:
-    """Draw segments with replacement; the labels of segments never drawn are left out for early stopping.
+    """Draw segments by a Poisson bootstrap; the labels of segments not drawn are left out for early stopping.
+
+    Each segment is drawn k times with the probability that it has among n draws with replacement for large n
+    (Poisson, mean 1), decided by a hash of seed and segment. So what a member leaves out stays left out as
+    labels are added: weights that go on from round to round are judged on labels they never saw.
 
     Frames of one segment follow each other in time and look alike: were some trained on and others used to
     judge the training, it would look better than it is. So segments are drawn, never single labels; a label
@@ -41,7 +46,7 @@ def split_labels(labels: Sequence[Label], *, seed: int, bootstrap: bool = True) 
 
     Source:
         Efron, Ann. Statist. 7, 1 (1979), doi:10.1214/aos/1176344552; by blocks: Künsch, Ann. Statist. 17,
-        1217 (1989), doi:10.1214/aos/1176347265.
+        1217 (1989), doi:10.1214/aos/1176347265; one segment at a time: Oza and Russell, AISTATS (2001).
     """
     segments: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
@@ -51,11 +56,13 @@ def split_labels(labels: Sequence[Label], *, seed: int, bootstrap: bool = True) 
     if len(names) < 2:
         return Split(training=list(range(len(labels))), validation=[])
     if bootstrap:
-        drawn = [names[integer(len(names), seed, "bootstrap", i)] for i in range(len(names))]
-        left_out = [name for name in names if name not in set(drawn)]
-        if not left_out:
-            left_out = [names[integer(len(names), seed, "hold-out")]]
-            drawn = [name for name in drawn if name not in left_out]
+        times = {name: _times_drawn(seed, name) for name in names}
+        # At least one on each side: the most and the least likely to be drawn.
+        by_draw = sorted(names, key=lambda name: uniform(seed, "bootstrap", name))
+        times[by_draw[0]] = 0
+        times[by_draw[-1]] = max(1, times[by_draw[-1]])
+        left_out = [name for name in names if not times[name]]
+        drawn = [name for name in names for _ in range(times[name])]
     else:
         shuffled = sorted(names, key=lambda name: integer(1 << 62, seed, "hold-out", name))
         left_out = shuffled[: max(1, round(_HELD_OUT_FRACTION * len(names)))]
@@ -64,3 +71,15 @@ def split_labels(labels: Sequence[Label], *, seed: int, bootstrap: bool = True) 
         training=[index for name in drawn for index in segments[name]],
         validation=[index for name in left_out for index in segments[name]],
     )
+
+
+def _times_drawn(seed: int, name: str) -> int:
+    """Return a draw from the Poisson distribution with mean 1, by inverting its distribution function."""
+    draw = uniform(seed, "bootstrap", name)
+    probability = below = math.exp(-1.0)
+    times = 0
+    while draw >= below and probability > 0.0:
+        times += 1
+        probability /= times
+        below += probability
+    return times

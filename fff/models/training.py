@@ -59,6 +59,7 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
     model: Mapping[str, Any],
     training: Mapping[str, Any],
     seed: int,
+    split_seed: int | None = None,
     reference_energies: Mapping[int, float],
     start: Mapping[str, bytes] | None = None,
     bootstrap: bool = True,
@@ -73,7 +74,9 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
         labels: All labels; `split_labels` draws from them.
         model: The config's section `model`; not used for a member that goes on from `start`.
         training: The config's section `training`.
-        seed: Of the draw, the fresh parameters and the order of batches.
+        seed: Of the fresh parameters and the order of batches.
+        split_seed: Of the draw of labels; the same for a member in all rounds, so that what it leaves out
+            stays left out. `seed` when not given.
         reference_energies: In eV, by atomic number; the same for all members of a round.
         start: Files of the member to go on from.
         bootstrap: Whether to draw labels with replacement.
@@ -100,7 +103,7 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
     else:
         energies = {**dict.fromkeys(elements, 0.0), **reference_energies}
         force_field = with_reference_energies(load_force_field(start, device), energies)
-    split = split_labels(labels, seed=seed, bootstrap=bootstrap)
+    split = split_labels(labels, seed=seed if split_seed is None else split_seed, bootstrap=bootstrap)
     data = _TrainingData.of(labels, force_field)
     run = _Run(force_field.network, data, split, training, seed=seed, began=began, progress=progress)
     run.train()

@@ -157,6 +157,7 @@ class Tester:
                 "member": member,
                 "n_labels": baseline.n_labels,
                 "seed": seed_for(state.seed, "train-baseline", member, attempt),
+                "split_seed": seed_for(state.seed, "split", member),
             },
             models=(f"baseline:{baseline.n_labels}", *((START_MODEL,) if state.config.model.start else ())),
             attempt=attempt,

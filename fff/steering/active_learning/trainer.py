@@ -63,6 +63,7 @@ class Trainer:
                 "member": member,
                 "n_labels": training.n_labels,
                 "seed": seed_for(state.seed, "train", training.number, member, attempt),
+                "split_seed": seed_for(state.seed, "split", member),
             },
             models=(f"labels:{training.n_labels}", *((start,) if start else ())),
             attempt=attempt,

@@ -324,7 +324,7 @@ def training_parcel(labels):
 
 
 def test_a_trained_member_is_written_whole_and_named_by_its_hash(run):
-    args = {"member": 0, "seed": 3, "directory": "round-000/member-0"}
+    args = {"member": 0, "seed": 3, "split_seed": 4, "directory": "round-000/member-0"}
     sections = {"model": CONFIG["model"], "training": CONFIG["training"]}
     labels = [labelled(i, f"segment-{i}") for i in range(4)]
     values = done(tasks.train(call(run, args, "labels:4", **sections), training_parcel(labels)))

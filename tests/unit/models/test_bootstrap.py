@@ -32,10 +32,22 @@ def test_no_segment_stands_on_both_sides_and_there_is_always_something_to_train_
     assert bool(split.validation) == (len(units) > 1)
 
 
-def test_segments_are_drawn_with_replacement():
-    split = split_labels(_labels("abcdefgh"), seed=1)
-    assert len(split.training) >= 7
-    assert len(set(split.training)) < len(split.training)
+def test_segments_are_drawn_as_often_as_with_replacement():
+    names = [f"s{i}" for i in range(4000)]
+    split = split_labels(_labels(names), seed=1)
+    counts = np.bincount(split.training, minlength=len(names))
+    # Poisson with mean 1, to five standard errors.
+    for times, expected in enumerate([0.3679, 0.3679, 0.1839, 0.0613]):
+        bound = 5 * np.sqrt(expected * (1 - expected) / len(names))
+        assert abs((counts == times).mean() - expected) < bound
+
+
+def test_what_a_member_leaves_out_stays_left_out_as_labels_are_added():
+    names = [f"s{i}" for i in range(60)]
+    for n in (20, 40):
+        before, after = (split_labels(_labels(names[:m]), seed=5) for m in (n, n + 20))
+        moved = set(before.validation) & set(after.training)
+        assert len(moved) <= 1  # the one held out only for want of another
 
 
 def test_a_segment_is_drawn_whole():

@@ -323,3 +323,10 @@ def test_a_refit_that_works_at_the_second_try_is_used():
     assert game.state.energy_shifts_eV == {"8": 2.0}
     game.finish(game.of("dynamics")[0])
     assert game.of("calculate", source="audit")[0].args["energy_shifts_eV"] == {"8": 2.0}
+
+
+def test_a_member_leaves_out_the_same_labels_in_all_rounds_and_no_two_members_do():
+    game = Game().play()
+    drawn = {(r.args["member"], r.args["split_seed"]) for r in game.asked if r.kind == "train"}
+    assert game.state.round > 1
+    assert len(drawn) == len({member for member, _ in drawn}) == len({seed for _, seed in drawn}) == 3
