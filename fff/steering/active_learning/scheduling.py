@@ -94,7 +94,7 @@ class Scheduler:
         state = self.state
         if state.pool_of["train"] != pool:
             return None
-        if state.pool_of["dynamics"] == pool and not fill and not self._may_train():
+        if not fill and not self._may_train():
             return None
         if self._trainer.wants_slot():
             return self._trainer.take()

@@ -61,6 +61,15 @@ def test_sampling_begins_with_as_many_slots_as_it_may_use(n_cpu, n_parallel, slo
     assert game.state.sampling_slots == slots
 
 
+def test_of_two_slots_each_has_one_whatever_waits():
+    game = sampling({"gpu": 1, "cpu": 2})
+    for waiting in (0, 9):
+        game.state.audits = [None] * waiting
+        game.policy._scheduler.move_slots()
+        assert game.state.sampling_slots == 1
+    game.state.audits = []
+
+
 def test_the_only_slot_of_a_pool_moves_too():
     game = sampling({"gpu": 1, "cpu": 1}, queue={"length": 2, "tolerance": 0})
     assert game.state.sampling_slots == 1
@@ -187,16 +196,12 @@ def test_training_leaves_a_slot_of_a_shared_pool_to_the_others(n_slots):
 
 def test_trainings_of_the_comparison_leave_a_slot_too():
     game = Game(pools=3, committee={"size": 8}, test={"n_frames": 10, "random_baseline": True})
-    game.play(lambda game: game.of("train-baseline"))
-    # The other slots are taken where nobody else wants them: here somebody does.
+    game.play(lambda game: len(game.of("train-baseline")) == 3, hold=["train-baseline"])
     game.policy._tester._plan("testset", 100)
-    while len(game.of("train-baseline")) > 1:
-        game.finish(game.of("train-baseline")[0])
-    game.play(lambda game: len(game.of("reference-dynamics")) == 2, hold=["reference-dynamics"])
-    assert len(game.of("train-baseline")) <= 2
-    for _ in range(3):
-        game.finish(game.of("reference-dynamics")[0])
-        assert len(game.of("train-baseline")) <= 2
+    game.finish(game.open[0])
+    assert game.kinds() == {"train-baseline": 2, "reference-dynamics": 1}
+    game.finish(game.of("reference-dynamics")[0])
+    assert game.kinds() == {"train-baseline": 2, "reference-dynamics": 1}
 
 
 def test_training_takes_a_slot_that_nobody_else_wants():
