@@ -70,6 +70,14 @@ def test_of_two_slots_each_has_one_whatever_waits():
     game.state.audits = []
 
 
+def test_the_only_slot_is_lent_to_calculation_and_no_more_than_that():
+    game = sampling({"gpu": 1, "cpu": 1})
+    for waiting, slots in ((9, 0), (9, 0), (0, 1), (0, 1)):
+        game.state.audits = [None] * waiting
+        game.policy._scheduler.move_slots()
+        assert game.state.sampling_slots == slots
+
+
 def test_the_only_slot_of_a_pool_moves_too():
     game = sampling({"gpu": 1, "cpu": 1}, queue={"length": 2, "tolerance": 0})
     assert game.state.sampling_slots == 1
@@ -309,10 +317,10 @@ def test_a_single_slot_is_not_given_to_the_test_set_while_others_have_work():
     assert len(game.state.test_files) == 3
 
 
-def started_with_a_test_set(**options) -> Game:
+def started_with_a_test_set(n_cpu: int = 3, **options) -> Game:
     """Return a game in which sampling wants every slot and reference dynamics wait."""
     sampling = {"n_parallel": 9, "n_trajectories": 12}
-    return Game(pools={"gpu": 3, "cpu": 3}, n_imported=4, start_model=True, sampling=sampling, **options)
+    return Game(pools={"gpu": 3, "cpu": n_cpu}, n_imported=4, start_model=True, sampling=sampling, **options)
 
 
 def test_the_test_set_takes_one_slot_from_sampling_and_no_second():
@@ -322,6 +330,11 @@ def test_the_test_set_takes_one_slot_from_sampling_and_no_second():
     game.finish(game.of("reference-dynamics")[0])
     assert [request.id for request in game.of("reference-dynamics")] == ["testset-0001"]
     assert game.kinds()["dynamics"] == 2
+
+
+def test_the_test_set_takes_one_of_two_slots_and_not_the_only_one():
+    assert started_with_a_test_set(2, test={"n_frames": 30}).kinds()["reference-dynamics"] == 1
+    assert "reference-dynamics" not in started_with_a_test_set(1, test={"n_frames": 30}).kinds()
 
 
 def test_the_random_frames_of_the_comparison_take_no_slot_from_sampling():
