@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -103,23 +104,27 @@ def describe_event(event: Event) -> str:
 
 
 def _of_run(values: Mapping[str, Any]) -> list[str]:
-    return [f"{values['steps']} steps", values["reason"], f"{len(values['others'])} more frames"]
+    return [
+        f"{values.get('steps')} steps",
+        f"{values.get('reason')}",
+        f"{len(values.get('others', ()))} frames",
+    ]
 
 
 def _of_label(values: Mapping[str, Any]) -> list[str]:
     if "energy_error" not in values:
         return []
-    return [f"audit: {values['energy_error']:.4f} eV/atom", f"{values['force_error']:.3f} eV/Å"]
+    return [f"audit: {values['energy_error']:.4f} eV/atom", f"{values.get('force_error', math.nan):.3f} eV/Å"]
 
 
 def _of_training(values: Mapping[str, Any]) -> list[str]:
     error = values.get("validation_force_mae_eV_per_A")
     left_out = "no label left out" if error is None else f"{1000 * error:.0f} meV/Å on labels left out"
-    return [f"{values['epochs']} epochs", values["stop_reason"], left_out]
+    return [f"{values.get('epochs')} epochs", f"{values.get('stop_reason')}", left_out]
 
 
 def _of_test(values: Mapping[str, Any]) -> list[str]:
-    return [f"test force error {values['force_mae_meV_per_A']:.1f} meV/Å"]
+    return [f"test force error {values.get('force_mae_meV_per_A', math.nan):.1f} meV/Å"]
 
 
 _DETAILS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
