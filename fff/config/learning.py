@@ -40,7 +40,7 @@ class StartSection(Section):
         description="Labels made first: the given structures, then small random displacements of them.",
     )
     displacement_A: Positive = Field(
-        0.08, description="Standard deviation of the random displacement of each coordinate."
+        0.05, description="Standard deviation of the random displacement of each coordinate."
     )
 
 

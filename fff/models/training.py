@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainedMember", "train_member"]
 
-_HISTORY_NAMES = ("epoch", "wall", "learning_rate", "train_loss", "validation_loss", "validation_force_mae")
+_HISTORY_NAMES = ("epoch", "wall", "learning_rate", "train_loss", "validation_score", "validation_force_mae")
 _HISTORY_UNITS = ("", "s", "", "", "", "eV/Å")
 
 
@@ -171,9 +171,15 @@ class _TrainingData:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Errors over some labels: the loss, and the mean absolute error of force components in eV/Å."""
+    """Errors over some labels.
 
-    loss: float
+    Attributes:
+        score: What epochs are compared by: absolute errors of energies per atom and of force components,
+            weighted as in the loss. Squared ones would let the strangest structure left out decide alone.
+        force_mae: Mean absolute error of force components in eV/Å.
+    """
+
+    score: float
     force_mae: float
 
 
@@ -267,7 +273,7 @@ class _Run:
             return False
         with self.optimiser.averaged():
             measure = self.measure(self.split.validation) if self.split.validation else None
-        loss = measure.loss if measure else train_loss
+        loss = measure.score if measure else train_loss
         if not math.isfinite(loss):
             self.stop_reason = "non-finite"
             return False
@@ -303,7 +309,7 @@ class _Run:
             "wall_s": time.monotonic() - self.began,
             "learning_rate": self.optimiser.learning_rate,
             "train_loss": train_loss,
-            "validation_loss": measure.loss if measure else None,
+            "validation_score": measure.score if measure else None,
             "validation_force_mae_eV_per_A": measure.force_mae if measure else None,
         }
         self.history.append(row)
@@ -312,16 +318,15 @@ class _Run:
 
     def measure(self, indices: Sequence[int]) -> _Measure:
         """Return the errors of the network as it is over these labels."""
-        energy_square, force_square, force_absolute, n_components = 0.0, 0.0, 0.0, 0
+        energy_absolute, force_absolute, n_components = 0.0, 0.0, 0
         for chunk in chunks_by_pairs(self.data.prepared, indices, max_pairs(self.data.energies.device)):
             batch, energies, forces = self.data.batch(chunk)
             result = evaluate(self.network, batch.numbers, batch.first, batch.second, batch.vectors)
             predicted = torch.zeros_like(energies).index_add(0, batch.structure, result.atomic_energies_eV)
-            energy_square += float(((predicted - energies) / batch.n_atoms).square().sum())
+            energy_absolute += float(((predicted - energies) / batch.n_atoms).abs().sum())
             error = result.forces_eV_per_A - forces
-            force_square += float(error.square().sum())
             force_absolute += float(error.abs().sum())
             n_components += error.numel()
-        loss = self._weight("energy") * energy_square / len(indices)
-        loss += self._weight("force") * force_square / n_components
-        return _Measure(loss=loss, force_mae=force_absolute / n_components)
+        force_mae = force_absolute / n_components
+        score = self._weight("energy") * energy_absolute / len(indices) + self._weight("force") * force_mae
+        return _Measure(score=score, force_mae=force_mae)

@@ -9,6 +9,7 @@ import torch
 
 from fff.base.errors import TrainingError
 from fff.models import training as training_module
+from fff.models.bootstrap import split_labels
 from fff.models.files import DESCRIPTION, HISTORY, WEIGHTS
 from fff.models.force_field import load_force_field
 from fff.models.reference_energies import fit_reference_energies
@@ -80,7 +81,7 @@ def test_the_history_has_names_units_and_a_row_for_each_epoch(labels, model, tra
 def test_what_comes_back_is_the_best_epoch_on_the_left_out_labels(labels, model, training):
     rows: list[dict] = []
     trained = _train(labels, model, {**training, "max_epochs": 20}, progress=rows.append)
-    best = min(rows, key=lambda row: row["validation_loss"])
+    best = min(rows, key=lambda row: row["validation_score"])
     assert trained.summary["best_epoch"] == best["epoch"]
     found = trained.summary["validation_force_mae_eV_per_A"]
     assert found == pytest.approx(best["validation_force_mae_eV_per_A"], rel=1e-4)
@@ -183,3 +184,19 @@ def test_schnet_is_trained_as_well(labels, model, training):
     trained = _train(labels, {**model, "representation": "schnet"}, {**training, "max_epochs": 30})
     forces = np.concatenate([label.forces_eV_per_A for label in labels])
     assert np.abs(_force_errors(trained.files, labels)).mean() < 0.7 * np.abs(forces).mean()
+
+
+def test_epochs_are_compared_by_absolute_errors_on_the_left_out_labels(labels, model, training):
+    trained = _train(labels, model, training)
+    left_out = [labels[i] for i in split_labels(labels, seed=1).validation]
+    answer = load_force_field(trained.files, device="cpu").predict([label.atoms for label in left_out])
+    energy_errors = [
+        abs(energy - label.energy_eV) / len(label.atoms)
+        for energy, label in zip(answer.energy_eV, left_out, strict=True)
+    ]
+    expected = training["force_weight"] * np.abs(_force_errors(trained.files, left_out)).mean()
+    expected += training["energy_weight"] * np.mean(energy_errors)
+    names, _, *rows = (line.split(",") for line in trained.files[HISTORY].decode().splitlines())
+    scores = [float(row[names.index("validation_score")]) for row in rows]
+    # The history has six digits.
+    assert min(scores) == pytest.approx(expected, rel=1e-4)
