@@ -24,7 +24,12 @@ def write_summary(run: RunDirectory, snapshot: Mapping[str, Any]) -> str:
 
 def summary_table(snapshot: Mapping[str, Any]) -> str:
     """Return the errors on the test set and the time by kind of task, as text."""
-    return "\n".join([*_errors(snapshot), "", *_times(snapshot["usage"])]) + "\n"
+    audits = snapshot["audits"]
+    line = (
+        f"Audits: {audits['passed']} of {audits['made']} passed; "
+        f"one trajectory passed {audits['most_in_a_row']} in a row"
+    )
+    return "\n".join([*_errors(snapshot), "", line, *_times(snapshot["usage"])]) + "\n"
 
 
 def _errors(snapshot: Mapping[str, Any]) -> list[str]:

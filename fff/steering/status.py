@@ -73,7 +73,7 @@ class StatusWriter:
 
 def describe(snapshot: Mapping[str, Any]) -> str:
     """Return a snapshot as one line for people."""
-    labels, waiting, trajectories = (snapshot[key] for key in ("labels", "waiting", "trajectories"))
+    labels, waiting = snapshot["labels"], snapshot["waiting"]
     minutes = snapshot["usage"]["elapsed_s"] / 60
     running = ", ".join(f"{count} {kind}" for kind, count in snapshot["running"].items()) or "nothing"
     parts = [
@@ -82,7 +82,7 @@ def describe(snapshot: Mapping[str, Any]) -> str:
         + (f" ({labels['failed']} failed)" if labels["failed"] else ""),
         f"round {'-' if snapshot['round'] is None else snapshot['round']}",
         f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
-        f"audits passed in a row: {trajectories['most_audits_passed']}",
+        f"audits passed: {snapshot['audits']['passed']}/{snapshot['audits']['made']}",
         f"running: {running}",
     ]
     errors = [error for name, error in snapshot["errors"].items() if name.startswith("round-")]

@@ -133,7 +133,11 @@ class ActiveLearning:
                 "running": state.running("dynamics"),
                 "waiting": sum(1 for trajectory in state.trajectories if trajectory.status == "waiting"),
                 "idle": sum(1 for trajectory in state.trajectories if trajectory.status == "idle"),
-                "most_audits_passed": max((t.passed for t in state.trajectories), default=0),
+            },
+            "audits": {
+                "made": state.n_audits,
+                "passed": state.n_audits_passed,
+                "most_in_a_row": state.most_audits_in_a_row,
             },
             "running": {kind: count for kind, count in sorted(state.n_open.items()) if count},
             "next_run_steps": self._sampler.run_length(),

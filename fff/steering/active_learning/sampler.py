@@ -138,11 +138,14 @@ class Sampler:
         passed = errors is not None and errors.pass_audit(
             audit.energy_tolerance_eV_per_atom, audit.force_tolerance_eV_per_A
         )
+        self.state.n_audits += 1
         if not passed:
             self._restart(index)
             return
         trajectory.frame = frame
         trajectory.passed += 1
+        self.state.n_audits_passed += 1
+        self.state.most_audits_in_a_row = max(self.state.most_audits_in_a_row, trajectory.passed)
         self._rest(index)
 
     def _restart(self, index: int) -> None:

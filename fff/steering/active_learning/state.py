@@ -238,6 +238,9 @@ class State:
     trajectories: list[Trajectory] = field(default_factory=list)
     idle: list[int] = field(default_factory=list)
     n_runs: int = 0
+    n_audits: int = 0
+    n_audits_passed: int = 0
+    most_audits_in_a_row: int = 0
     recent_runs: list[Run] = field(default_factory=list)
     barren_runs: int = 0
 

@@ -135,13 +135,17 @@ def test_the_snapshot_counts_what_is_there():
     assert snapshot["round"] == 0
     assert snapshot["labels"] == {"done": 4, "failed": 0, "in_flight": 1, "target": 20}
     assert snapshot["waiting"] == {"audits": 0, "selected": 0, "unscored": 1, "scored": 3}
-    assert snapshot["trajectories"] == {"running": 2, "waiting": 1, "idle": 1, "most_audits_passed": 0}
+    assert snapshot["trajectories"] == {"running": 2, "waiting": 1, "idle": 1}
     assert snapshot["running"] == {"calculate": 1, "choose": 1, "dynamics": 2}
     assert snapshot["next_run_steps"] == 200
     assert snapshot["errors"] == {}
     assert snapshot["first_failures"] == {}
     assert Game().policy.snapshot()["round"] is None
-    assert Game(opened(n_starts=0)).policy.snapshot()["trajectories"]["most_audits_passed"] == 0
+    assert Game(opened(n_starts=0)).policy.snapshot()["audits"] == {
+        "made": 0,
+        "passed": 0,
+        "most_in_a_row": 0,
+    }
 
 
 # --- purity ---------------------------------------------------------------------------------------------

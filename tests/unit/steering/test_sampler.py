@@ -184,7 +184,7 @@ def test_a_trajectory_that_passed_its_audit_goes_on_from_where_it_was():
         run = next_run(game, index)
         assert run.args["frame"] == f"last-{number}"
         assert game.state.trajectories[index].passed == number
-    assert game.policy.snapshot()["trajectories"]["most_audits_passed"] == 2
+    assert game.policy.snapshot()["audits"]["most_in_a_row"] == 2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ def snapshot(**changes: Any) -> dict[str, Any]:
         "round": 2,
         "labels": {"done": 30, "failed": 0, "in_flight": 3, "target": 120},
         "waiting": {"audits": 4, "selected": 7, "unscored": 0, "scored": 9},
-        "trajectories": {"running": 2, "waiting": 4, "idle": 2, "most_audits_passed": 5},
+        "trajectories": {"running": 2, "waiting": 4, "idle": 2},
+        "audits": {"made": 8, "passed": 6, "most_in_a_row": 5},
         "running": {"calculate": 3, "train": 1},
         "errors": {},
         "usage": {"elapsed_s": 90.0, "busy_fraction": {"shared": 0.9}},
@@ -93,7 +94,7 @@ def test_a_line_is_said_once_a_minute(tmp_path, clock):
 
 def test_a_snapshot_is_described_in_one_line():
     assert describe(snapshot()) == (
-        "  1.5 min | labels 30/120 | round 2 | waiting: 4 audits, 7 selected | audits passed in a row: 5 | "
+        "  1.5 min | labels 30/120 | round 2 | waiting: 4 audits, 7 selected | audits passed: 6/8 | "
         "running: 3 calculate, 1 train"
     )
 
