@@ -187,7 +187,16 @@ def test_the_section_has_a_time_limit_of_its_own():
     assert ReferenceProcess({**EMT, "time_limit_s": 7.5}).time_limit_s == 7.5
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, which shells have ignored by what they start in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_does_not_leave_its_answer_to_the_next(hanging):
     settings, note = hanging
     reference = ReferenceProcess(settings)
