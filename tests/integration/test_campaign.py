@@ -21,7 +21,8 @@ from fff.data.labels import LabelStore
 from fff.data.run_directory import RunDirectory
 from fff.steering.active_learning import ActiveLearning
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration]
+# Seconds on a free machine; a busy one may take minutes to start the workers.
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
 OVERRIDES = [
     "name=small",
@@ -241,10 +242,14 @@ def test_a_given_model_samples_at_once_and_is_fitted_to_the_first_labels(campaig
     assert (run.models / "start" / "member-1" / "weights.safetensors").is_file()
 
 
-def test_labels_alone_are_trained_on_at_once(campaign, tmp_path):
+def test_labels_alone_are_trained_on_at_once_also_on_a_workstation(campaign, tmp_path):
     _, first, _ = campaign
     outcome, run, events = run_again(
-        tmp_path / "labels", f"labels=[{first.labels}]", "structures=[]", "stop.max_labels=6"
+        tmp_path / "labels",
+        f"labels=[{first.labels}]",
+        "structures=[]",
+        "stop.max_labels=6",
+        "site={kind: workstation, n_gpu_workers: 1, n_cpu_workers: 1}",
     )
     assert outcome.state == "finished", outcome.message
     with LabelStore(run.labels) as store:
