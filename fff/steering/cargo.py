@@ -154,11 +154,6 @@ class Cargo:
                     write_json(self.run.committee, content)
             self._live = frozenset(live)
 
-    def close(self) -> None:
-        """Close the database and empty the store."""
-        self._labels.close()
-        self._shelf.close()
-
     def _settings(self, kind: str) -> dict[str, Any]:
         settings = {section: self._config[section] for section in SETTINGS.get(kind, ())}
         if kind == "score":
