@@ -164,6 +164,31 @@ class LabelStore:
                 return None
             return _label(self._row(request))
 
+    def __contains__(self, request: str) -> bool:
+        """Whether `request` has a label."""
+        with self._transaction():
+            if request not in self._rows:
+                self._find_new_rows()
+            return request in self._rows
+
+    def origins(self) -> list[tuple[str, str, str]]:
+        """Return request, hash of the structure and source of every label, in the order they were added.
+
+        Many rows in no time: nothing of the labels themselves is read.
+        """
+        with self._transaction():
+            found = self._connection.execute(
+                "SELECT id, key, value FROM text_key_values WHERE key IN ('request', 'structure', 'source')"
+            ).fetchall()
+        rows: dict[int, dict[str, str]] = {}
+        for row, key, value in found:
+            rows.setdefault(row, {})[key] = value
+        return [
+            (row["request"], row.get("structure", ""), row.get("source", ""))
+            for _, row in sorted(rows.items())
+            if "request" in row
+        ]
+
     def requests(self) -> list[str]:
         """Return all requests that have a label, in the order in which they were added."""
         with self._transaction():
