@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, sync, rename."""
+"""Files that are either whole or absent, folders for the user alone, paths that stay where they belong."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+from fff.base.errors import RunDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["write_bytes", "write_json", "write_text"]
+__all__ = ["inside", "private_folder", "refuse_links", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -51,6 +53,62 @@ def write_text(path: Path, text: str, *, sync: bool = True) -> None:
 def write_json(path: Path, value: Mapping[str, Any] | list[Any], *, sync: bool = True) -> None:
     """Write `value` as indented JSON to `path` in one piece; see `write_bytes`."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", sync=sync)
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """Return `root / relative`, which cannot lie outside `root`; for every path that a file names.
+
+    Links are followed: users put folders that grow on another disk.
+
+    Raises:
+        RunDirectoryError: If `relative` is absolute, goes up by `..`, or can be no path.
+
+    Example:
+        >>> inside(Path("runs/water"), "frames/start.npz")
+        PosixPath('runs/water/frames/start.npz')
+    """
+    path = PurePath(relative)
+    if path.is_absolute() or ".." in path.parts or "\0" in str(relative):
+        msg = f"A file of {root} names {str(relative)!r}, which leads out of that folder."
+        hint = "fff writes no such name: somebody changed the folder. Go back to a copy of it."
+        raise RunDirectoryError(msg, hint=hint, path=str(root))
+    return root / path
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that nobody but the user can look into, whatever the umask, and return it.
+
+    One that is there already is closed to others.
+
+    Raises:
+        RunDirectoryError: If `path` is a symbolic link: what is written or removed would be elsewhere.
+        OSError: If it cannot be made, or belongs to somebody else.
+    """
+    if path.is_symlink():
+        raise _link(path)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o777 != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which a file is a symbolic link; for folders with files that fff changes in place.
+
+    Appending would change what lies elsewhere. Links to folders are fine, as for `inside`.
+
+    Raises:
+        RunDirectoryError: If one of the entries is a link and no link to a folder.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not entry.is_dir():
+                raise _link(Path(entry.path))
+
+
+def _link(path: Path) -> RunDirectoryError:
+    msg = f"{path} is a symbolic link, through which fff would change what lies elsewhere."
+    return RunDirectoryError(msg, hint="Put what it points to in its place.", path=str(path))
 
 
 def _umask() -> int:

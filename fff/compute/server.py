@@ -29,6 +29,7 @@ from colmena.task_server.parsl import ParslTaskServer
 from parsl.executors import HighThroughputExecutor
 
 from fff.base.errors import CampaignError
+from fff.base.files import private_folder, refuse_links
 from fff.compute.lifetime import (
     OWNER_VARIABLE,
     adopt_orphans,
@@ -140,11 +141,13 @@ def start_server(
 
     Raises:
         RuntimeError: If this is not the main thread: the server would die with the thread.
+        RunDirectoryError: If the folder `parsl` is a symbolic link, or holds links to files.
     """
     if threading.current_thread() is not threading.main_thread():
         msg = "The task server must be started from the main thread, since it dies with the thread."
         raise RuntimeError(msg)
-    (run_dir / "parsl").mkdir(parents=True, exist_ok=True)
+    # Parsl keeps there the keys that admit workers, and this process appends to files that lie there.
+    refuse_links(private_folder(run_dir / "parsl"))
     server = TaskServer(methods, queues, site, run_dir)
     with warnings.catch_warnings():
         # The idle threads of numerical libraries count as threads too; the server never calls those.

@@ -156,8 +156,9 @@ def _executor(label: str, pool: Pool) -> HighThroughputExecutor:
 
     # As modules, not as the scripts on PATH: it works without an activated environment, and from byte code.
     options = DEFAULT_LAUNCH_CMD.removeprefix("process_worker_pool.py ")
-    workers = [sys.executable, "-m", f"{_PARSL_HTEX}.process_worker_pool"]
-    interchange = [sys.executable, "-m", f"{_PARSL_HTEX}.interchange"]
+    # -P: the folder that the user stands in, perhaps somebody else's run directory, must not provide modules.
+    workers = [sys.executable, "-P", "-m", f"{_PARSL_HTEX}.process_worker_pool"]
+    interchange = [sys.executable, "-P", "-m", f"{_PARSL_HTEX}.interchange"]
     return HighThroughputExecutor(
         label=label,
         provider=LocalProvider(

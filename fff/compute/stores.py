@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from proxystore.connectors.file import FileConnector
 from proxystore.store import Store
 
+from fff.base.files import private_folder
 from fff.compute import parcels
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def open_store(directory: Path, name: str) -> Store[FileConnector]:
 
     Raises:
         proxystore.store.exceptions.StoreExistsError: If a store of this name is open.
+        RunDirectoryError: If the folder is a symbolic link: what lies elsewhere would be removed.
     """
+    private_folder(directory)
     # Workers see the folder under the same path; they must never clear it, as `clear=True` would.
     connector = FileConnector(str(directory), clear=False)
     for path in directory.iterdir():

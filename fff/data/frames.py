@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from fff.base.files import write_bytes
+from fff.base.files import inside, write_bytes
 from fff.data.packing import frames_from_bytes, frames_to_bytes
 
 if TYPE_CHECKING:
@@ -56,5 +56,9 @@ class FrameStore:
         return [found[frame_id] for frame_id in frame_ids]
 
     def path(self, request: str) -> Path:
-        """Return the file that holds the frames of `request`."""
-        return self.directory / f"{request}.npz"
+        """Return the file that holds the frames of `request`.
+
+        Raises:
+            RunDirectoryError: If it would lie outside the folder.
+        """
+        return inside(self.directory, f"{request}.npz")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fff.base.files import write_bytes, write_json, write_text
+from fff.base.errors import RunDirectoryError
+from fff.base.files import inside, private_folder, refuse_links, write_bytes, write_json, write_text
 
 
 def test_folders_are_made(tmp_path):
@@ -101,3 +102,71 @@ def test_a_reader_sees_a_whole_file_at_any_time(tmp_path):
     thread.join()
 
     assert seen <= contents
+
+
+@pytest.mark.parametrize("name", ["start.npz", "round-000/member-1", Path("a/b"), "..npz", "a..b"])
+def test_a_name_within_a_folder_is_a_path_in_it(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "..", "a/../../x", "a/..", "/etc/passwd", Path("/x"), "a/\0b"], ids=repr
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    with pytest.raises(RunDirectoryError, match=r"which leads out of that folder\.$"):
+        inside(tmp_path, name)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_a_private_folder_is_the_users_alone_whatever_the_umask(tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        folder = private_folder(tmp_path / "store")
+    finally:
+        os.umask(previous)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_was_open_to_others_becomes_private(tmp_path):
+    folder = tmp_path / "parsl"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "server.log").write_text("kept")
+
+    private_folder(folder)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / "server.log").read_text() == "kept"
+
+
+def test_a_link_is_no_private_folder(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (tmp_path / "store").symlink_to(elsewhere)
+
+    with pytest.raises(RunDirectoryError, match="is a symbolic link"):
+        private_folder(tmp_path / "store")
+
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("target", ["there", "not-there"])
+def test_a_file_that_is_a_link_is_refused(tmp_path, target):
+    (tmp_path / "there").write_text("theirs")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.log").symlink_to(tmp_path / target)
+
+    with pytest.raises(RunDirectoryError, match=r"run\.log is a symbolic link"):
+        refuse_links(folder)
+
+
+def test_a_folder_may_be_a_link_to_another_disk(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "frames").symlink_to(tmp_path / "scratch")
+    (folder / "run.log").write_text("")
+
+    refuse_links(folder)
