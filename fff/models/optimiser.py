@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from fff.models.networks import Network
 
@@ -41,6 +43,8 @@ class FlatAdam:
         self.gradient_clip = gradient_clip
         self.ema_decay = ema_decay
         self.n_steps = 0
+        self.gradient_norm = torch.zeros(())
+        """Of the last gradient, before it was cut; a tensor, since a number would make a GPU wait."""
         self.flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         self.average = self.flat.clone()
         self._mean = torch.zeros_like(self.flat)
@@ -54,8 +58,8 @@ class FlatAdam:
     def step(self, gradients: Sequence[torch.Tensor]) -> None:
         """Move the parameters against the gradients and take them into the average."""
         gradient = torch.cat([part.reshape(-1) for part in gradients])
-        norm = torch.linalg.vector_norm(gradient)
-        gradient.mul_((self.gradient_clip / (norm + 1e-6)).clamp_(max=1.0))
+        self.gradient_norm = torch.linalg.vector_norm(gradient)
+        gradient.mul_((self.gradient_clip / (self.gradient_norm + 1e-6)).clamp_(max=1.0))
         self.n_steps += 1
         beta, gamma = 0.9, 0.999
         self._mean.lerp_(gradient, 1.0 - beta)
@@ -76,6 +80,25 @@ class FlatAdam:
             yield
         finally:
             self.flat.copy_(kept)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return copies of all vectors: with `n_steps` and the learning rate all that a step depends on."""
+        return {name: vector.cpu().numpy().copy() for name, vector in self._vectors().items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], *, n_steps: int, learning_rate: float) -> None:
+        """Go back to vectors that `arrays` returned after `n_steps` steps."""
+        for name, vector in self._vectors().items():
+            vector.copy_(torch.from_numpy(arrays[name]))
+        self.n_steps = n_steps
+        self.learning_rate = learning_rate
+
+    def _vectors(self) -> dict[str, torch.Tensor]:
+        return {
+            "parameters": self.flat,
+            "average": self.average,
+            "gradient_mean": self._mean,
+            "gradient_square": self._square,
+        }
 
     def load(self, flat: torch.Tensor) -> None:
         """Put these parameters into the network."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 from fff.base.draws import seed_for
 from fff.base.errors import TrainingError
+from fff.base.ids import settings_hash, sha256_bytes
 from fff.models.batches import Batch, check_elements, chunks_by_pairs, join, max_pairs, prepare
 from fff.models.bootstrap import Split, split_labels
 from fff.models.files import HISTORY
@@ -24,18 +27,31 @@ from fff.models.force_field import (
 from fff.models.networks import Evaluation, evaluate
 from fff.models.optimiser import FlatAdam
 from fff.models.reference_energies import sum_reference_energies
+from fff.stages import DIAGNOSIS, NonFinite, StageBuilder, State, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fff.data.records import Label
     from fff.models.batches import PreparedStructures
     from fff.models.networks import Network
+    from fff.stages import Lifetime
 
 __all__ = ["TrainedMember", "train_member"]
 
-_HISTORY_NAMES = ("epoch", "wall", "learning_rate", "train_loss", "validation_score", "validation_force_mae")
-_HISTORY_UNITS = ("", "s", "", "", "", "eV/Å")
+_HISTORY = {
+    "epoch": "",
+    "wall": "s",
+    "learning_rate": "",
+    "train_loss": "",
+    "validation_score": "",
+    "validation_force_mae": "eV/Å",
+}
+
+# Part of a checkpoint's identity: to be raised when the loop below makes other numbers of the same state.
+_LOOP_VERSION = 1
+
+_LABELS_IN_DIAGNOSIS = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,8 @@ class TrainedMember:
     """What a training gives back.
 
     Attributes:
-        files: `model.json`, `weights.safetensors`, `history.csv`.
+        files: `model.json`, `weights.safetensors`, `history.csv`; and `diagnosis.json` where the training
+            ended since its numbers were not finite any more.
         summary: Small and JSON-able: `epochs`, `best_epoch`, `steps`, `n_train`, `n_validation`, `wall_s`,
             `stop_reason` (`max-epochs`, `early-stopping`, `learning-rate`, `time-limit`, `non-finite`) and
             `train_force_mae_eV_per_A`, `validation_force_mae_eV_per_A` (None without left-out labels).
@@ -65,10 +82,11 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
     bootstrap: bool = True,
     device: torch.device | str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
-) -> TrainedMember:
+    lifetime: Lifetime | None = None,
+) -> TrainedMember | None:
     """Train one member of a committee on a draw of the labels.
 
-    On a CPU the same arguments give the same numbers, for one number of threads.
+    On a CPU the same arguments give the same numbers, for one number of threads, in one sitting or in many.
 
     Args:
         labels: All labels; `split_labels` draws from them.
@@ -82,13 +100,17 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
         bootstrap: Whether to draw labels with replacement.
         device: Where to compute; the first accelerator, else the CPU, when not given.
         progress: Called after each evaluation with a line of the history.
+        lifetime: Lets the training outlive its process: it goes on from its newest checkpoint, and its
+            history can be read while it grows. Its time limit counts all sittings. None for no files.
 
     Returns:
-        The averaged parameters of the best epoch on the left-out labels, with a summary.
+        The averaged parameters of the best epoch on the left-out labels, with a summary. None when stopped on
+        request; its checkpoint is written.
 
     Raises:
         TrainingError: If there are no labels, or numbers stopped being finite before a usable state.
         ModelFileError: If `start` is damaged.
+        OSError: If it was to stop and the checkpoint could not be written.
         StructureError: If an element is heavier than the network allows.
     """
     began = time.monotonic()
@@ -106,11 +128,53 @@ def train_member(  # noqa: PLR0913 - what a training depends on, all of it
     split = split_labels(labels, seed=seed if split_seed is None else split_seed, bootstrap=bootstrap)
     data = _TrainingData.of(labels, force_field)
     run = _Run(force_field.network, data, split, training, seed=seed, began=began, progress=progress)
-    run.train()
-    return _pack(force_field, run, began)
+    result = (
+        StageBuilder()
+        .named("The training")
+        .identified_by(_identity(data, split, force_field, training, seed) if lifetime else "")
+        .steps(run.steps)
+        .state(save=run.save, restore=run.restore)
+        .writes(run.history)
+        .lives(lifetime)
+        .build()
+        .run()
+    )
+    if result.status == "stopped":
+        return None
+    run.finish(result.diagnosis)
+    return _pack(force_field, run, result.diagnosis)
 
 
-def _pack(force_field: SchNetPackForceField, run: _Run, began: float) -> TrainedMember:
+def _identity(
+    data: _TrainingData,
+    split: Split,
+    force_field: SchNetPackForceField,
+    training: Mapping[str, Any],
+    seed: int,
+) -> str:
+    """Return a hash of all that decides the numbers of a training.
+
+    The untrained force field stands for what made it: settings and seed, or the files of a member, and the
+    reference energies. The time limit does not count: with a longer one a training may go on.
+    """
+    labels = hashlib.blake2b(digest_size=12)
+    for label in data.labels:
+        labels.update(f"{label.hash} {float(label.energy_eV).hex()}".encode())
+        labels.update(np.ascontiguousarray(label.forces_eV_per_A, dtype="<f8").tobytes())
+    files = force_field.to_files()
+    return settings_hash(
+        {
+            "loop_version": _LOOP_VERSION,
+            "labels": labels.hexdigest(),
+            "split": [split.training, split.validation],
+            "start": {name: sha256_bytes(content) for name, content in files.items()},
+            "training": {key: value for key, value in training.items() if key != "time_limit_s"},
+            "seed": seed,
+        }
+    )
+
+
+def _pack(force_field: SchNetPackForceField, run: _Run, diagnosis: Mapping[str, Any]) -> TrainedMember:
     split = run.split
     unique = sorted(set(split.training))
     validation = run.measure(split.validation).force_mae if split.validation else None
@@ -123,24 +187,25 @@ def _pack(force_field: SchNetPackForceField, run: _Run, began: float) -> Trained
         "stop_reason": run.stop_reason,
         "train_force_mae_eV_per_A": run.measure(unique).force_mae,
         "validation_force_mae_eV_per_A": validation,
-        "wall_s": round(time.monotonic() - began, 3),
+        "wall_s": round(run.wall_s, 3),
     }
     trained = SchNetPackForceField(force_field.network, {**force_field.description, "training": summary})
-    rows = [_HISTORY_NAMES, _HISTORY_UNITS, *(tuple(row.values()) for row in run.history)]
-    history = "".join(",".join(_cell(value) for value in row) + "\n" for row in rows)
-    return TrainedMember(files={**trained.to_files(), HISTORY: history.encode()}, summary=summary)
+    files = {**trained.to_files(), HISTORY: run.history.text().encode()}
+    if diagnosis:
+        files[DIAGNOSIS] = (json.dumps(diagnosis, indent=1, allow_nan=False) + "\n").encode()
+    return TrainedMember(files=files, summary=summary)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _badness(errors: Mapping[str, Any]) -> float:
+    worst = float(errors["force_error_eV_per_A"])
+    return math.inf if math.isnan(worst) else worst
 
 
 @dataclass(frozen=True)
 class _TrainingData:
     """All labels as tensors; energies without their reference energies, which are far larger."""
 
+    labels: Sequence[Label]
     prepared: PreparedStructures
     energies: torch.Tensor
     forces: list[torch.Tensor]
@@ -157,6 +222,7 @@ class _TrainingData:
             msg = "Some labels have energies or forces that are not finite."
             raise TrainingError(msg, hint="Take these labels out.")
         return cls(
+            labels=labels,
             prepared=prepare(structures, force_field.cutoff_A, device),
             energies=torch.as_tensor(energies.astype(np.float32), device=device),
             forces=[torch.as_tensor(part, device=device) for part in forces],
@@ -196,62 +262,137 @@ class _Run:
     progress: Callable[[dict[str, Any]], None] | None
     epoch: int = 0
     best_epoch: int = 0
-    stop_reason: str = "max-epochs"
-    history: list[dict[str, Any]] = field(default_factory=list)
+    stop_reason: str = ""
 
     def __post_init__(self) -> None:
         self.network.requires_grad_(True)
+        self.history = Table(HISTORY, _HISTORY)
         self.optimiser = FlatAdam(
             self.network,
             learning_rate=float(self.settings["learning_rate"]),
             gradient_clip=float(self.settings["gradient_clip"]),
             ema_decay=float(self.settings["ema_decay"]),
         )
+        self._random = np.random.default_rng(seed_for(self.seed, "batches"))
+        # The labels in the order of the present epoch, how many of its batches are done, and their losses.
+        self._order = np.zeros(0, dtype=np.int64)
+        self._n_done = 0
+        self._total = 0.0
         self._best: torch.Tensor | None = None
         self._best_loss = math.inf
         self._last_better = 0
         self._last_cut = 0
 
-    def train(self) -> None:
-        """Go through epochs until something ends it; leaves the best averaged parameters in the network."""
-        random = np.random.default_rng(seed_for(self.seed, "batches"))
-        order = np.array(self.split.training)
-        while self.epoch < int(self.settings["max_epochs"]):
-            self.epoch += 1
-            loss = self._epoch(random.permutation(order))
-            if not self._judge(loss):
-                break
+    @property
+    def wall_s(self) -> float:
+        """What the training has taken, in all its sittings."""
+        return time.monotonic() - self.began
+
+    def steps(self) -> Iterator[int | NonFinite]:
+        """Go through epochs, a batch at a time, until something ends it; see `Stage`."""
+        self._sound = self.save()
+        while not self.stop_reason:
+            if not len(self._order):
+                if self.epoch >= int(self.settings["max_epochs"]):
+                    self.stop_reason = "max-epochs"
+                    return
+                self._begin_epoch()
+            diagnosis = None
+            for indices in self._batches()[self._n_done :]:
+                diagnosis = self._learn(indices.tolist())
+                if diagnosis is not None:
+                    break
+                yield self.optimiser.n_steps
+            else:
+                diagnosis = self._judge()
+            if diagnosis is not None:
+                self.stop_reason = "non-finite"
+                self._put(self._sound)
+                yield NonFinite(self.optimiser.n_steps, diagnosis)
+
+    def finish(self, diagnosis: Mapping[str, Any]) -> None:
+        """Leave the best averaged parameters in the network.
+
+        Raises:
+            TrainingError: If there are none.
+        """
         if self._best is None:
             msg = f"The loss was not finite in epoch {self.epoch}, before there was a usable state."
             raise TrainingError(
                 msg,
                 hint="Lower training.learning_rate, or look for labels with huge forces.",
                 epoch=self.epoch,
+                diagnosis=dict(diagnosis),
             )
         self.optimiser.load(self._best)
         self.network.requires_grad_(False)
 
-    def _epoch(self, order: np.ndarray) -> float:
-        """Take one step per batch and return the mean loss; NaN as soon as one is not finite."""
-        total = 0.0
-        size = int(self.settings["batch_size"])
-        n_batches = math.ceil(len(order) / size)
+    def save(self) -> State:
+        """Return all that the steps to come depend on."""
+        arrays = {**self.optimiser.arrays(), "order": self._order}
+        if self._best is not None:
+            arrays["best"] = self._best.cpu().numpy()
+        values = {
+            "n_steps": self.optimiser.n_steps,
+            "learning_rate": self.optimiser.learning_rate,
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_loss": self._best_loss if self._best is not None else None,
+            "last_better": self._last_better,
+            "last_cut": self._last_cut,
+            "n_done": self._n_done,
+            "total": self._total,
+            "random": self._random.bit_generator.state,
+            "wall_s": self.wall_s,
+        }
+        return State(arrays, values)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state that another sitting saved; what that one took counts."""
+        self._put(state)
+        self.began -= state.values["wall_s"]
+
+    def _put(self, state: State) -> None:
+        values = state.values
+        self.optimiser.restore(state.arrays, n_steps=values["n_steps"], learning_rate=values["learning_rate"])
+        self._order = state.arrays["order"]
+        best = state.arrays.get("best")
+        self._best = None if best is None else torch.as_tensor(best, device=self.optimiser.flat.device)
+        self._best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
+        self.epoch, self.best_epoch = values["epoch"], values["best_epoch"]
+        self._last_better, self._last_cut = values["last_better"], values["last_cut"]
+        self._n_done, self._total = values["n_done"], values["total"]
+        self._random.bit_generator.state = values["random"]
+
+    def _begin_epoch(self) -> None:
+        self.epoch += 1
+        self._order = self._random.permutation(np.array(self.split.training))
+        self._n_done, self._total = 0, 0.0
+        self._sound = self.save()
+
+    def _batches(self) -> list[np.ndarray]:
+        """Return the labels of each batch of this epoch."""
+        n_batches = math.ceil(len(self._order) / int(self.settings["batch_size"]))
         # Batches of nearly equal size: a last batch of one structure would step as far as a full one.
-        for indices in np.array_split(order, n_batches):
-            batch, energies, forces = self.data.batch(indices.tolist())
-            result = evaluate(
-                self.network, batch.numbers, batch.first, batch.second, batch.vectors, training=True
-            )
-            loss = self._loss(batch, result, energies, forces)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                return math.nan
-            gradients = torch.autograd.grad(
-                loss, self.optimiser.parameters, allow_unused=True, materialize_grads=True
-            )
-            self.optimiser.step(gradients)
-            total += value * len(indices)
-        return total / len(order)
+        return np.array_split(self._order, n_batches)
+
+    def _learn(self, indices: list[int]) -> dict[str, Any] | None:
+        """Take one step; without one, return a diagnosis if the loss is not finite."""
+        batch, energies, forces = self.data.batch(indices)
+        result = evaluate(
+            self.network, batch.numbers, batch.first, batch.second, batch.vectors, training=True
+        )
+        loss = self._loss(batch, result, energies, forces)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return self._diagnose("batch", value, indices)
+        gradients = torch.autograd.grad(
+            loss, self.optimiser.parameters, allow_unused=True, materialize_grads=True
+        )
+        self.optimiser.step(gradients)
+        self._total += value * len(indices)
+        self._n_done += 1
+        return None
 
     def _loss(
         self, batch: Batch, result: Evaluation, energies: torch.Tensor, forces: torch.Tensor
@@ -266,17 +407,19 @@ class _Run:
     def _weight(self, of: str) -> float:
         return float(self.settings[f"{of}_weight"])
 
-    def _judge(self, train_loss: float) -> bool:
-        """Evaluate, keep the best, lower the learning rate on a plateau; return whether to go on."""
-        if not math.isfinite(train_loss):
-            self.stop_reason = "non-finite"
-            return False
+    def _judge(self) -> dict[str, Any] | None:
+        """End the epoch: evaluate, keep the best, lower the learning rate on a plateau, see whether to go on.
+
+        Returns:
+            A diagnosis if something is not finite.
+        """
+        train_loss = self._total / len(self._order)
+        validation = self.split.validation
         with self.optimiser.averaged():
-            measure = self.measure(self.split.validation) if self.split.validation else None
+            measure = self.measure(validation) if validation else None
         loss = measure.score if measure else train_loss
-        if not math.isfinite(loss):
-            self.stop_reason = "non-finite"
-            return False
+        if not (math.isfinite(loss) and bool(torch.isfinite(self.optimiser.average).all())):
+            return self._diagnose("epoch", loss, validation)
         # Without left-out labels the last state is as good as any: there is nothing to choose by.
         if loss < self._best_loss or measure is None:
             self._best = self.optimiser.average.clone()
@@ -285,10 +428,12 @@ class _Run:
             self._best_loss = loss
             self._last_better = self.epoch
         self._record(train_loss, measure)
-        return self._schedule()
+        self._schedule()
+        self._order = self._order[:0]
+        return None
 
-    def _schedule(self) -> bool:
-        """Lower the learning rate where due, and return whether to go on."""
+    def _schedule(self) -> None:
+        """Lower the learning rate where due, and say why the training ends where it does."""
         settings = self.settings
         if self.epoch - max(self._last_better, self._last_cut) >= int(settings["plateau_patience"]):
             self.optimiser.learning_rate *= float(settings["plateau_factor"])
@@ -297,24 +442,57 @@ class _Run:
             self.stop_reason = "early-stopping"
         elif self.optimiser.learning_rate < float(settings["min_learning_rate"]):
             self.stop_reason = "learning-rate"
-        elif time.monotonic() - self.began > float(settings["time_limit_s"]):
+        elif self.wall_s > float(settings["time_limit_s"]):
             self.stop_reason = "time-limit"
-        else:
-            return True
-        return False
 
     def _record(self, train_loss: float, measure: _Measure | None) -> None:
         row: dict[str, Any] = {
             "epoch": self.epoch,
-            "wall_s": time.monotonic() - self.began,
+            "wall_s": self.wall_s,
             "learning_rate": self.optimiser.learning_rate,
             "train_loss": train_loss,
             "validation_score": measure.score if measure else None,
             "validation_force_mae_eV_per_A": measure.force_mae if measure else None,
         }
-        self.history.append(row)
+        self.history.append(*row.values())
         if self.progress:
             self.progress(row)
+
+    def _diagnose(self, found_in: str, loss: float, indices: Sequence[int]) -> dict[str, Any]:
+        """Return what a person needs to find out why a loss is not finite, worst labels first."""
+        optimiser = self.optimiser
+        labels = sorted((self._errors(index) for index in indices), key=_badness, reverse=True)
+        return {
+            "found_in": found_in,
+            "epoch": self.epoch,
+            "batch": self._n_done + 1,
+            "batches": len(self._batches()),
+            "step": optimiser.n_steps,
+            "loss": loss,
+            "learning_rate": optimiser.learning_rate,
+            "last_gradient_norm": float(optimiser.gradient_norm),
+            "gradient_clip": optimiser.gradient_clip,
+            "largest_parameter": float(optimiser.flat.abs().max()),
+            "largest_averaged_parameter": float(optimiser.average.abs().max()),
+            "last_finite_epoch": self.history.last,
+            "best_epoch": self.best_epoch,
+            "labels": labels[:_LABELS_IN_DIAGNOSIS],
+        }
+
+    def _errors(self, index: int) -> dict[str, Any]:
+        label = self.data.labels[index]
+        batch, energies, forces = self.data.batch([index])
+        result = evaluate(self.network, batch.numbers, batch.first, batch.second, batch.vectors)
+        predicted = result.atomic_energies_eV.sum()
+        return {
+            "index": index,
+            "hash": label.hash,
+            "segment": label.segment,
+            "formula": str(label.atoms.symbols),
+            "max_force_eV_per_A": float(np.linalg.norm(label.forces_eV_per_A, axis=1).max()),
+            "energy_error_eV_per_atom": float((predicted - energies[0]).abs()) / len(label.atoms),
+            "force_error_eV_per_A": float((result.forces_eV_per_A - forces).abs().max()),
+        }
 
     def measure(self, indices: Sequence[int]) -> _Measure:
         """Return the errors of the network as it is over these labels."""
