@@ -244,7 +244,8 @@ def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str
     question = {"section": section, "structures": [_as_json(atoms) for atoms in kinds.values()]}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fff.campaigns.probe"],
+            # -P: a file in the current folder that has the name of a module is not that module.
+            [sys.executable, "-P", "-m", "fff.campaigns.probe"],
             input=json.dumps(question),
             capture_output=True,
             text=True,

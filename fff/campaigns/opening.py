@@ -97,8 +97,10 @@ def _write_test_set(run: RunDirectory, labels: Sequence[Label]) -> list[str]:
 def _copy_inputs(run: RunDirectory, inputs: Inputs) -> None:
     run.inputs.mkdir(exist_ok=True)
     for file in inputs.files:
-        # Two inputs may have one name; their content tells them apart.
-        shutil.copyfile(file, run.inputs / f"{sha256_file(file)[:8]}-{file.name}")
+        # Two inputs may have one name; their content tells them apart. What others may not read stays so.
+        target = run.inputs / f"{sha256_file(file)[:8]}-{file.name}"
+        target.unlink(missing_ok=True)
+        shutil.copy(file, target)
     for index, folder in enumerate(inputs.start_members):
         target = run.models / "start" / f"member-{index}"
         target.mkdir(parents=True)

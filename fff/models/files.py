@@ -9,8 +9,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from fff.base.errors import ModelFileError
-from fff.base.files import write_bytes
+from fff.base.errors import ModelFileError, RunDirectoryError
+from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def _number(path: Path) -> int:
 def _pointed_members(pointer: Path) -> list[Path]:
     try:
         names = json.loads(pointer.read_bytes())["members"]
-        members = [pointer.parent / str(name) for name in names]
+        members = [inside(pointer.parent, str(name)) for name in names]
+    except RunDirectoryError as error:
+        raise ModelFileError(error.message, hint=_HINT, path=str(pointer)) from error
     except (ValueError, KeyError, TypeError) as error:
         msg = f'{pointer} does not hold {{"members": [...]}}.'
         raise ModelFileError(msg, hint=_HINT, path=str(pointer)) from error
