@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import (
     Calculator,
     CalculatorSetupError,
@@ -22,12 +23,11 @@ from fff.models.loading import load_model
 from fff.models.neighbours import find_pairs
 from fff.models.networks import evaluate
 from fff.models.reference_energies import sum_reference_energies
+from fff.stages import Resumable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from ase import Atoms
 
 __all__ = ["CommitteeCalculator", "MDCalculator", "open_calculator"]
 
@@ -70,7 +70,7 @@ class PairTensors:
         """Return first atom, second atom and vector (Å, float32) of each pair within the cutoff."""
         positions = atoms.positions
         if not self.same_system(atoms) or self._moved_too_far(positions):
-            self._build(atoms)
+            self.build(atoms)
         place = torch.as_tensor(positions, device=self.device)
         vectors = place.index_select(0, self._second) - place.index_select(0, self._first)
         vectors += self._shift
@@ -83,12 +83,18 @@ class PairTensors:
             vectors.index_select(0, kept).float(),
         )
 
+    @property
+    def origin(self) -> Atoms:
+        """The structure that the list was made for."""
+        return Atoms(self._numbers, self._positions, cell=self._cell, pbc=self._pbc)
+
     def _moved_too_far(self, positions: np.ndarray) -> bool:
         step = positions - self._positions
         # "Not below" and not "above": positions that are not numbers must not pass as unmoved.
         return not float((step * step).sum(axis=1).max()) < 0.25 * self.skin_A**2
 
-    def _build(self, atoms: Atoms) -> None:
+    def build(self, atoms: Atoms) -> None:
+        """Make the list anew for these positions."""
         pairs = find_pairs(atoms, self.cutoff_A + self.skin_A)
         self._numbers = atoms.numbers.copy()
         self._cell = atoms.cell.array.copy()
@@ -119,6 +125,22 @@ class MDCalculator(Calculator):
         self._reference_eV = 0.0
         self._seen = np.full((0, 3), np.nan)
         self._stress_asked = False
+
+    def resume_arrays(self) -> dict[str, np.ndarray]:
+        """Return the structure that the pair list was made for; see `fff.stages.Resumable`.
+
+        The order of the pairs, and so of sums over them, is that of the atoms then: a list made anew in the
+        middle of a trajectory would change the last bits, and after a while all of them.
+        """
+        origin = self.pairs.origin
+        return {**origin.arrays, "cell": origin.cell.array, "pbc": origin.pbc}
+
+    def resume_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Make the list again that a calculator of this member had when it returned `arrays`."""
+        if len(arrays["numbers"]):
+            origin = Atoms(**dict(arrays))
+            self._adopt(origin)
+            self.pairs.build(origin)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what changed since the last calculation; ASE's own check costs more than a small network."""
@@ -162,9 +184,7 @@ class MDCalculator(Calculator):
         del system_changes
         atoms = self._present(atoms)
         if not self.pairs.same_system(atoms):
-            check_elements([atoms], self._member.elements)
-            energies = sum_reference_energies([atoms], self._member.reference_energies_eV)
-            self._reference_eV = float(energies[0])
+            self._adopt(atoms)
         # Dynamics at constant pressure asks for forces, then for stress: the second question costs nothing.
         self._stress_asked |= "stress" in properties
         stress = self._stress_asked and bool(atoms.pbc.all())
@@ -176,6 +196,12 @@ class MDCalculator(Calculator):
         self.results["free_energy"] = self.results["energy"]
         self._seen = atoms.positions.copy()
         self.atoms = atoms
+
+    def _adopt(self, atoms: Atoms) -> None:
+        """Take on another system."""
+        check_elements([atoms], self._member.elements)
+        energies = sum_reference_energies([atoms], self._member.reference_energies_eV)
+        self._reference_eV = float(energies[0])
 
     def _ask(self, atoms: Atoms, *, stress: bool) -> dict[str, Any]:
         first, second, vectors = self.pairs.update(atoms)
@@ -216,6 +242,23 @@ class CommitteeCalculator(Calculator):
         super().__init__()
         self.committee = committee
         self._calculators = [member.md_calculator(skin_A=skin_A) for member in committee.members]
+
+    def resume_arrays(self) -> dict[str, np.ndarray]:
+        """Return what the members' calculators remember; see `MDCalculator.resume_arrays`."""
+        return {
+            f"{index}.{name}": array
+            for index, each in enumerate(self._calculators)
+            if isinstance(each, Resumable)
+            for name, array in each.resume_arrays().items()
+        }
+
+    def resume_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Let the members' calculators remember what those of the same committee returned."""
+        for index, each in enumerate(self._calculators):
+            start = f"{index}."
+            own = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            if isinstance(each, Resumable):
+                each.resume_from(own)
 
     def calculate(
         self,

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
 from fff.base.errors import StructureError
+from fff.base.ids import settings_hash, sha256_bytes
 from fff.data.records import Frame
 from fff.sampling.guards import Guards
-from fff.sampling.integrators import Thermostat, draw_momenta, make_integrator
+from fff.sampling.integrators import (
+    Thermostat,
+    draw_momenta,
+    integrator_arrays,
+    make_integrator,
+    restore_integrator,
+)
+from fff.stages import Resumable, StageBuilder, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
+    from ase.md.langevinbaoab import LangevinBAOAB
     from jaxtyping import Float
 
+    from fff.stages import Lifetime
+
 __all__ = ["DynamicsResult", "DynamicsSettings", "Reason", "run_dynamics"]
+
+# Part of a checkpoint's identity: to be raised when the loop below makes other numbers of the same state.
+_LOOP_VERSION = 1
 
 Reason = Literal["completed", "deviation", "temperature", "force", "distance", "non-finite", "time-limit"]
 
@@ -127,7 +141,8 @@ def run_dynamics(
     *,
     seed: int,
     deviation: Callable[[Atoms], float] | None = None,
-) -> DynamicsResult:
+    lifetime: Lifetime | None = None,
+) -> DynamicsResult | None:
     """Run molecular dynamics from `start` until its end or until something is wrong.
 
     Forces and energy are looked at every step; temperature and distances, and the committee, every
@@ -145,8 +160,15 @@ def run_dynamics(
         seed: Same seed, same start, same calculator: same trajectory.
         deviation: Returns the committee's largest force deviation (eV/Å) on a structure; None if there is
             no committee yet.
+        lifetime: Lets the run outlive its process: it goes on from its newest checkpoint with the numbers it
+            would have had. Its time limit counts all sittings. Its `identity` should say which models
+            `calculator` and `deviation` are. None for no files.
+
+    Returns:
+        What the run gave; None when stopped on request; its checkpoint is written.
 
     Raises:
+        OSError: If it was to stop and the checkpoint could not be written.
         StructureError: If the start has numbers that are not finite, or `npt` is asked of a structure that is
             not periodic in all directions.
         Exception: Whatever the calculator or `deviation` raises is passed on.
@@ -159,7 +181,36 @@ def run_dynamics(
     draw_momenta(atoms, settings.temperature_K, rng)
     # What blows up overflows on its way; it is looked for explicitly, so numpy need not warn.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _Run(atoms, settings, calculator, deviation).carry_out(rng)
+        run = _Run(atoms, settings, calculator, deviation, rng)
+        result = (
+            StageBuilder()
+            .named("The run of dynamics")
+            .identified_by(_identity(start, settings, seed) if lifetime else "")
+            .steps(run.steps)
+            .state(save=run.save, restore=run.restore)
+            .lives(lifetime)
+            .build()
+            .run()
+        )
+        return run.result() if result.status == "finished" else None
+
+
+def _identity(start: Frame, settings: DynamicsSettings, seed: int) -> str:
+    """Return a hash of what decides the numbers of a run, as far as it is known here.
+
+    The time limit does not count: with a longer one a run may go on.
+    """
+    told = asdict(settings)
+    del told["time_limit_s"]
+    momenta, masses = start.atoms.get_momenta(), start.atoms.get_masses()
+    return settings_hash(
+        {
+            "loop_version": _LOOP_VERSION,
+            "start": [start.hash, sha256_bytes(momenta.tobytes()), sha256_bytes(masses.tobytes())],
+            "settings": told,
+            "seed": seed,
+        }
+    )
 
 
 class _Run:
@@ -174,9 +225,11 @@ class _Run:
         settings: DynamicsSettings,
         calculator: BaseCalculator,
         deviation: Callable[[Atoms], float] | None,
+        rng: np.random.Generator,
     ) -> None:
         self._atoms = atoms
         self._settings = settings
+        self._rng = rng
         self._deviation = deviation
         self._guards = Guards(
             atoms,
@@ -189,40 +242,108 @@ class _Run:
         # What the committee is shown: what it does with it must not reach the structure that moves.
         self._shown = atoms.copy()
         self._stride = _capture_stride(settings.n_steps, settings.check_every, settings.n_frames)
+        self._step = 0
+        self._energy_eV = math.nan
+        self._forces = np.zeros((len(atoms), 3))
+        self._integrator: LangevinBAOAB | None = None
         self._previous = _Snapshot(len(atoms))
         self._last = _Snapshot(len(atoms))
         self._captured: list[_Snapshot] = []
         self._max_deviation = -math.inf
-        self._deadline = time.monotonic() + settings.time_limit_s
+        self._reason: Reason = "completed"
+        self._began = time.monotonic()
         atoms.calc = calculator
 
-    def carry_out(self, rng: np.random.Generator) -> DynamicsResult:
+    def steps(self) -> Iterator[int]:
+        """Make steps until the end or until something is wrong; see `Stage`."""
         settings = self._settings
+        integrator = self._integrator or self._begin()
+        if integrator is None:
+            return
+        for step in range(self._step + 1, settings.n_steps + 1):
+            self._previous.store(self._atoms, self._energy_eV, self._forces, step - 1)
+            integrator.step()
+            self._energy_eV, self._forces = _evaluation(self._atoms)
+            reason: Reason | None = self._guards.check_forces(self._energy_eV, self._forces)
+            if reason is None and (step % self._stride == 0 or step == settings.n_steps):
+                reason = self._inspect(self._energy_eV, self._forces, step)
+            if reason is not None:
+                self._end_early(reason)
+                return
+            self._step = step
+            yield step
+
+    def _begin(self) -> LangevinBAOAB | None:
+        """Look at the start; return the integrator, or None if the start is broken."""
         self._atoms.get_forces()
-        energy, forces = _evaluation(self._atoms)
-        self._last.store(self._atoms, energy, forces, 0)
-        violation = self._guards.check_forces(energy, forces)
+        self._energy_eV, self._forces = _evaluation(self._atoms)
+        self._last.store(self._atoms, self._energy_eV, self._forces, 0)
+        violation = self._guards.check_forces(self._energy_eV, self._forces)
         if violation is not None:
-            return self._result(violation)
-        integrator = make_integrator(
+            self._reason = violation
+            return None
+        self._integrator = self._make_integrator()
+        return self._integrator
+
+    def _make_integrator(self) -> LangevinBAOAB:
+        settings = self._settings
+        return make_integrator(
             self._atoms,
             settings.thermostat,
             temperature_K=settings.temperature_K,
             timestep_fs=settings.timestep_fs,
             friction_per_fs=settings.friction_per_fs,
             pressure_GPa=settings.pressure_GPa,
-            rng=rng,
+            rng=self._rng,
         )
-        for step in range(1, settings.n_steps + 1):
-            self._previous.store(self._atoms, energy, forces, step - 1)
-            integrator.step()
-            energy, forces = _evaluation(self._atoms)
-            reason: Reason | None = self._guards.check_forces(energy, forces)
-            if reason is None and (step % self._stride == 0 or step == settings.n_steps):
-                reason = self._inspect(energy, forces, step)
-            if reason is not None:
-                return self._ended_early(reason)
-        return self._result("completed")
+
+    def save(self) -> State:
+        """Return all that the steps to come depend on, and what is worth keeping of those made.
+
+        What follows from the start and the settings alone, like the guards' limits, is not in it.
+        """
+        atoms, calculator = self._atoms, self._atoms.calc
+        arrays = {
+            "positions": atoms.arrays["positions"],
+            "momenta": atoms.arrays["momenta"],
+            "cell": atoms.cell.array,
+            "forces": self._forces,
+        }
+        if self._integrator is not None:
+            arrays |= _prefixed("integrator.", integrator_arrays(self._integrator))
+        if isinstance(calculator, Resumable):
+            arrays |= _prefixed("calculator.", calculator.resume_arrays())
+        # The last good frame comes first; it is one of the captured ones but in the beginning.
+        kept = [self._last, *(snapshot for snapshot in self._captured if snapshot is not self._last)]
+        arrays |= _prefixed("kept.", _Snapshot.stacked(kept))
+        values = {
+            "step": self._step,
+            "energy_eV": self._energy_eV,
+            "last_is_captured": any(snapshot is self._last for snapshot in self._captured),
+            "max_deviation": self._max_deviation if math.isfinite(self._max_deviation) else None,
+            "random": self._rng.bit_generator.state,
+            "wall_s": time.monotonic() - self._began,
+        }
+        return State(arrays, values)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state that another sitting saved; what that one took counts."""
+        atoms, arrays, values = self._atoms, state.arrays, state.values
+        atoms.arrays["positions"][:] = arrays["positions"]
+        atoms.arrays["momenta"][:] = arrays["momenta"]
+        atoms.cell.array[:] = arrays["cell"]
+        if isinstance(atoms.calc, Resumable):
+            atoms.calc.resume_from(_unprefixed("calculator.", arrays))
+        # It asks for the forces once more: the calculator has them at hand again after that.
+        self._integrator = self._make_integrator()
+        restore_integrator(self._integrator, _unprefixed("integrator.", arrays))
+        self._rng.bit_generator.state = values["random"]
+        self._step, self._energy_eV, self._forces = values["step"], values["energy_eV"], arrays["forces"]
+        self._last, *others = _Snapshot.unstacked(_unprefixed("kept.", arrays))
+        self._captured = [*others, self._last] if values["last_is_captured"] else others
+        self._captured.sort(key=lambda snapshot: snapshot.step)
+        self._max_deviation = -math.inf if values["max_deviation"] is None else values["max_deviation"]
+        self._began -= values["wall_s"]
 
     def _inspect(self, energy: float, forces: np.ndarray, step: int) -> Reason | None:
         """Look at the structure, ask the committee where it is its turn, and keep what is sound."""
@@ -243,23 +364,24 @@ class _Run:
             return "deviation"
         if is_check:
             self._last = snapshot
-            if time.monotonic() > self._deadline:
+            if time.monotonic() - self._began > self._settings.time_limit_s:
                 return "time-limit"
         return None
 
-    def _ended_early(self, reason: Reason) -> DynamicsResult:
+    def _end_early(self, reason: Reason) -> None:
         """Keep the frame before a broken one too: the nearest to where the model's knowledge ends."""
         newest = self._captured[-1].step if self._captured else 0
         if self._previous.step > newest:
             self._previous.write_to(self._shown)
             if self._guards.check_structure(self._shown) is None:
                 self._captured.append(self._previous)
-        return self._result(reason)
+        self._reason = reason
 
-    def _result(self, reason: Reason) -> DynamicsResult:
+    def result(self) -> DynamicsResult:
+        """Return what the run gave until now."""
         candidates = [snapshot for snapshot in self._captured if snapshot is not self._last]
         return DynamicsResult(
-            reason=reason,
+            reason=self._reason,
             steps=self._last.step,
             last=self._last.frame(self._template),
             others=[s.frame(self._template) for s in _evenly(candidates, self._settings.n_frames)],
@@ -292,6 +414,38 @@ class _Snapshot:
         atoms.arrays["momenta"][:] = self._momenta
         atoms.cell.array[:] = self._cell
 
+    @staticmethod
+    def stacked(snapshots: Sequence[_Snapshot]) -> dict[str, np.ndarray]:
+        """Return the numbers of several snapshots of one structure as arrays of finite numbers."""
+        deviations = np.array([snapshot.deviation for snapshot in snapshots])
+        return {
+            "step": np.array([snapshot.step for snapshot in snapshots]),
+            "deviation": np.nan_to_num(deviations),
+            "is_deviation_known": np.isfinite(deviations),
+            "energy": np.array([snapshot._energy_eV for snapshot in snapshots]),
+            "positions": np.stack([snapshot._positions for snapshot in snapshots]),
+            "momenta": np.stack([snapshot._momenta for snapshot in snapshots]),
+            "forces": np.stack([snapshot._forces for snapshot in snapshots]),
+            "cell": np.stack([snapshot._cell for snapshot in snapshots]),
+        }
+
+    @classmethod
+    def unstacked(cls, arrays: Mapping[str, np.ndarray]) -> list[_Snapshot]:
+        """Return the snapshots that `stacked` took apart."""
+        snapshots = []
+        for i, step in enumerate(arrays["step"].tolist()):
+            snapshot = cls(arrays["positions"].shape[1])
+            snapshot.step = step
+            if arrays["is_deviation_known"][i]:
+                snapshot.deviation = float(arrays["deviation"][i])
+            snapshot._energy_eV = float(arrays["energy"][i])
+            snapshot._positions[:] = arrays["positions"][i]
+            snapshot._momenta[:] = arrays["momenta"][i]
+            snapshot._forces[:] = arrays["forces"][i]
+            snapshot._cell[:] = arrays["cell"][i]
+            snapshots.append(snapshot)
+        return snapshots
+
     def frame(self, template: Atoms) -> Frame:
         """Return the frame; without energy and forces if they are not finite."""
         atoms = template.copy()
@@ -310,6 +464,14 @@ def _evaluation(atoms: Atoms) -> tuple[float, Float[np.ndarray, "n_atoms 3"]]:
     if "energy" in results and "forces" in results:
         return float(results["energy"]), results["forces"]
     return float(atoms.get_potential_energy()), atoms.get_forces(apply_constraint=False)
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _unprefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _capture_stride(n_steps: int, check_every: int, n_frames: int) -> int:

@@ -27,11 +27,16 @@ from ase.md.langevinbaoab import LangevinBAOAB
 from fff.base.errors import StructureError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ase import Atoms
 
-__all__ = ["Thermostat", "draw_momenta", "make_integrator"]
+__all__ = ["Thermostat", "draw_momenta", "integrator_arrays", "make_integrator", "restore_integrator"]
 
 Thermostat = Literal["langevin", "nve", "npt"]
+
+# What a step of the integrator takes over from the one before, beside the structure and the generator.
+_CARRIED = ("accel", "p_eps", "force_eps", "gamma_mod")
 
 # The piston must be slow beside the atoms and quick beside a run. Its mass below gives copper a period of
 # 0.2 and water one of 2 of these times; short steps do not need a slower one.
@@ -112,3 +117,14 @@ def make_integrator(
     )
     integrator.p_eps = rng.standard_normal() * np.sqrt(piston_mass * units.kB * temperature_K)
     return integrator
+
+
+def integrator_arrays(integrator: LangevinBAOAB) -> dict[str, np.ndarray]:
+    """Return what an integrator carries from one step to the next: accelerations, and the piston's state."""
+    return {name: np.array(getattr(integrator, name)) for name in _CARRIED if hasattr(integrator, name)}
+
+
+def restore_integrator(integrator: LangevinBAOAB, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give an integrator what `integrator_arrays` returned for one of the same kind."""
+    for name, array in integrator_arrays(integrator).items():
+        setattr(integrator, name, arrays[name].reshape(array.shape)[()])
