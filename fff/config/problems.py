@@ -284,6 +284,9 @@ def _too_many(place: Place, value: Any) -> tuple[str, str]:
 
 
 def _pattern(place: Place, value: Any) -> tuple[str, str]:
+    if place.key.endswith(".basis"):
+        message = f"`{place.key}` is {show(value)}; it must be the name of a basis set, no path or text."
+        return message, "Examples: def2-SVP, def2-TZVP, 6-31++G(d,p), cc-pVDZ."
     message = f"`{place.key}` is {show(value)}; it cannot be the name of a folder."
     return message, "Use at most 100 letters, digits, spaces, dots, `-` or `_`, and no dot in front."
 

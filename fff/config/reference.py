@@ -11,6 +11,7 @@ from fff.config.section import Positive, PositiveInt, Section
 __all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbReference"]
 
 _TIME_LIMIT = "Time after which a calculation is killed."
+_KEEP_FILES = "Keep the files of external codes also where a calculation ended well."
 _CHARGE = "Total charge of every structure, in elementary charges."
 _MULTIPLICITY = "Spin multiplicity of every structure: 1 + number of unpaired electrons."
 
@@ -35,7 +36,10 @@ class PyscfReference(Section):
 
     kind: Literal["pyscf"] = Field(description="Density functional theory, by PySCF.")
     functional: str = Field("PBE", min_length=1, description="Functional as PySCF names it, or HF.")
-    basis: str = Field("def2-SVP", min_length=1, description="Basis set as PySCF names it.")
+    # A name: PySCF would evaluate text and files that it takes for basis sets.
+    basis: str = Field(
+        "def2-SVP", min_length=1, pattern=r"^[\w+*(),.@ -]+$", description="Basis set as PySCF names it."
+    )
     charge: int = Field(0, description=_CHARGE)
     multiplicity: PositiveInt = Field(1, description=_MULTIPLICITY)
     density_fitting: bool = Field(True, description="Approximate Coulomb integrals with an auxiliary basis.")
@@ -57,6 +61,7 @@ class AseReference(Section):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments of the calculator, in its own names and units."
     )
+    keep_files: bool = Field(False, description=_KEEP_FILES)
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
 
 

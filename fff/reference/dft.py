@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fff.base.errors import ReferenceSetupError
 from fff.reference.protocol import ReferenceCalculator, bare_structure, check_spin, make_label
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ase import Atoms
 
     from fff.config.reference import PyscfReference
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PyscfMethod"]
 
 _NOT_IN_SETTINGS = {"time_limit_s", "max_memory_MB", "max_cycles"}
+_CONFIG_VARIABLE = "PYSCF_CONFIG_FILE"
 
 
 class PyscfMethod:
@@ -93,10 +99,29 @@ class PyscfMethod:
 
 def _import_kohn_sham() -> Any:
     try:
-        from fff.reference import kohn_sham
+        with _own_configuration():
+            from fff.reference import kohn_sham
     except ImportError as error:
         msg = f"reference.kind is pyscf, but PySCF cannot be imported: {error}."
         raise ReferenceSetupError(
             msg, hint="Install it: pip install pyscf.", key="reference.kind", value="pyscf"
         ) from error
     return kohn_sham
+
+
+@contextmanager
+def _own_configuration() -> Iterator[None]:
+    """Let PySCF execute `pyscf_configuration.py` on import, and no other file.
+
+    By itself it executes `.pyscf_conf.py` in the current folder, which may be anybody's, or in the home
+    folder. Both could change numbers without a trace in `settings`.
+    """
+    before = os.environ.get(_CONFIG_VARIABLE)
+    os.environ[_CONFIG_VARIABLE] = str(Path(__file__).with_name("pyscf_configuration.py"))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CONFIG_VARIABLE]
+        else:
+            os.environ[_CONFIG_VARIABLE] = before

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,9 @@ def check_section(section: PyscfReference, elements: Sequence[str]) -> None:
         except (KeyError, ValueError, NotImplementedError) as error:
             reason, hint = "which PySCF does not know", "Examples: PBE, B3LYP, wB97X-V, r2SCAN, HF."
             raise _misfit(section, "functional", reason, hint) from error
+    if Path(section.basis).is_file():
+        reason = "of which there is a file in the current folder, which PySCF would read instead"
+        raise _misfit(section, "basis", reason, "Rename the file, or start from another folder.")
     for element in elements:
         try:
             # What is missing is reported below; PySCF would print an advertisement first.
