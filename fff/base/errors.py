@@ -15,7 +15,8 @@ The tree::
         ├── NotConvergedError                the structure's own: not retried, set aside
         ├── ReferenceSetupError              the set-up's: executable missing, bad option
         ├── TimeLimitError (TimeoutError)    may be retried
-        └── ReferenceLostError               its process died; may be retried
+        ├── ReferenceLostError               its process died; may be retried
+        └── NoSpaceError                     the disk's: full, or a quota used up
 
 Each carries a `hint` that the command line prints, keeps its context as fields, and survives pickling.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "InputFileError",
     "LogDamagedError",
     "ModelFileError",
+    "NoSpaceError",
     "NotConvergedError",
     "ReferenceFailure",
     "ReferenceLostError",
@@ -106,7 +108,8 @@ class ReferenceFailure(FffError, RuntimeError):  # noqa: N818 - the method's own
     """A reference calculation gave no label.
 
     `failure_class` says whose fault it is: `"retry"` (lost worker, time limit), `"structure"` (never
-    retried, set aside) or `"setup"` (counts towards `calculation.max_consecutive_failures`).
+    retried, set aside), `"disk"` (full) or `"setup"` (counts towards
+    `calculation.max_consecutive_failures`).
     """
 
     failure_class: ClassVar[str] = "structure"
@@ -134,3 +137,9 @@ class ReferenceLostError(ReferenceFailure):
     """The process that calculated died: killed, out of memory, or crashed. Context: `exit_code`."""
 
     failure_class = "retry"
+
+
+class NoSpaceError(ReferenceFailure):
+    """The disk is full, or a quota is used up: no fault of the structure. Context: `path`."""
+
+    failure_class = "disk"

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import shlex
-import shutil
-import tempfile
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from ase.calculators.calculator import (
@@ -17,34 +13,46 @@ from ase.calculators.calculator import (
     external_calculators,
     get_calculator_class,
 )
-from ase.calculators.names import builtin, names
+from ase.calculators.names import names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
+from fff.reference.outside import Outside, has_not_converged, runs_code
 from fff.reference.protocol import ReferenceCalculator, bare_structure, make_label
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ase import Atoms
 
     from fff.config.reference import AseReference
     from fff.data.records import Label
+    from fff.external import Workplace
 
 __all__ = ["AseMethod"]
+
+
+_SETUP = (NotImplementedError, CalculatorSetupError, FileNotFoundError)
+# Places and commands change no number. They are one calculation's, or one machine's.
+_OWN_PLACES = ("directory", "label", "restart", "profile")
+_NOT_IN_SETTINGS = {"command", "perm", "scratch", "memory", *_OWN_PLACES}
 
 
 class AseMethod:
     """Reference method `ase`: a calculator of ASE by its registered name.
 
-    Codes that exchange files work in a temporary folder unless `directory` is among the parameters. Energies
-    are those that the forces belong to (with electronic smearing: the free energy).
+    Codes that exchange files get a work directory for each calculation; ASE writes their input and reads
+    their results, and `fff.external` runs them. Energies are those that the forces belong to (with electronic
+    smearing: the free energy).
 
     Args:
         section: The section `reference` of the config.
+        workplace: Where external codes calculate.
     """
 
-    def __init__(self, section: AseReference) -> None:
+    def __init__(self, section: AseReference, workplace: Workplace) -> None:
         self._section = section
+        self._workplace = workplace
         self._calculator: Any = None
-        self._folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -54,7 +62,12 @@ class AseMethod:
     @property
     def settings(self) -> dict[str, Any]:
         """All that changes the numbers."""
-        return self._section.model_dump(mode="json", exclude={"time_limit_s"})
+        settings = self._section.model_dump(mode="json", exclude={"time_limit_s", "keep_files"})
+        parameters = settings["parameters"]
+        settings["parameters"] = {
+            key: value for key, value in parameters.items() if key not in _NOT_IN_SETTINGS
+        }
+        return settings
 
     @property
     def elements(self) -> frozenset[str] | None:
@@ -81,6 +94,25 @@ class AseMethod:
         started = time.perf_counter()
         atoms = bare_structure(atoms)
         self.check(atoms)
+        if not runs_code(self._calculator):
+            return self._solve(atoms, started)
+        # A new one each time: what it read for the structure before must not colour this one.
+        self._calculator = self._new_calculator()
+        outside = self._outside()
+        limit_s = self._workplace.time_limit_s or self._section.time_limit_s
+        with (
+            self._workplace.directory(keep=self._section.keep_files) as folder,
+            outside.working_in(folder, time_limit_s=limit_s),
+        ):
+            return self._solve(atoms, started, outside, folder)
+
+    def ase_calculator(self) -> ReferenceCalculator:
+        """Return an ASE calculator with these numbers."""
+        return ReferenceCalculator(self.calculate)
+
+    def _solve(
+        self, atoms: Atoms, started: float, outside: Outside | None = None, folder: Path | None = None
+    ) -> Label:
         work = atoms.copy()
         work.calc = self._calculator
         try:
@@ -88,34 +120,40 @@ class AseMethod:
             forces = work.get_forces(apply_constraint=False)
             results = dict(getattr(self._calculator, "results", {}))
             energy = results.get("free_energy") or work.get_potential_energy()
-        except SCFError as error:
-            msg = f"{self.name} of {atoms.get_chemical_formula()} did not converge: {error}."
-            raise NotConvergedError(msg) from error
-        except (NotImplementedError, CalculatorSetupError, FileNotFoundError) as error:
-            raise self._misfit(str(error)) from error
         except Exception as error:
             # What a failed calculation leaves behind must not colour the next one.
             self._calculator = None
-            msg = f"{self.name} of {atoms.get_chemical_formula()} failed: {type(error).__name__}: {error}."
-            raise ReferenceFailure(msg) from error
+            raise self._failure(error, atoms.get_chemical_formula(), outside, folder) from error
         stress = results.get("stress") if atoms.pbc.all() else None
         return make_label(atoms, energy, forces, stress, time.perf_counter() - started)
 
-    def ase_calculator(self) -> ReferenceCalculator:
-        """Return an ASE calculator with these numbers."""
-        return ReferenceCalculator(self.calculate)
+    def _failure(
+        self, error: Exception, formula: str, outside: Outside | None, folder: Path | None
+    ) -> ReferenceFailure:
+        """Return what an exception means: the structure's fault, that of the set-up, or as it says itself."""
+        if isinstance(error, ReferenceFailure):
+            return type(error)(f"{formula}: {error.message}", hint=error.hint, **error.context)
+        has_run = outside is not None and outside.has_run
+        if isinstance(error, _SETUP) and not has_run:
+            return self._misfit(str(error))
+        said = has_run and folder is not None and has_not_converged(folder, self.name, failed=True)
+        if said or isinstance(error, SCFError):
+            return NotConvergedError(f"{self.name} of {formula} did not converge: {error}.")
+        return ReferenceFailure(f"{self.name} of {formula} failed: {type(error).__name__}: {error}.")
 
     def _prepare(self) -> None:
-        if self._calculator is not None:
-            return
-        calculator = self._new_calculator()
-        writes_files = self.name not in builtin and hasattr(calculator, "directory")
-        if writes_files and "directory" not in self._section.parameters:
-            if self._folder is None:
-                self._folder = tempfile.mkdtemp(prefix=f"fff-{self.name}-")
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            calculator.directory = self._folder
-        self._calculator = calculator
+        if self._calculator is None:
+            self._calculator = self._new_calculator()
+            if runs_code(self._calculator):
+                self._outside()
+
+    def _outside(self) -> Outside:
+        for key in _OWN_PLACES:
+            if key in self._section.parameters:
+                raise self._misfit(
+                    f"reference.parameters.{key} is given", "Leave it out: each calculation has a folder."
+                )
+        return Outside(self._calculator)
 
     def _new_calculator(self) -> Any:
         name = self.name
@@ -136,7 +174,6 @@ class AseMethod:
             ) from error
         except (TypeError, ValueError, KeyError, NotImplementedError, OSError) as error:
             raise self._misfit(f"its parameters do not fit: {error}", "See reference.parameters.") from error
-        self._check_executable(calculator)
         return calculator
 
     def _check_parameters(self, kind: Any) -> None:
@@ -149,17 +186,6 @@ class AseMethod:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}."
                 raise self._misfit(f"it has no parameter {key}", hint)
-
-    def _check_executable(self, calculator: Any) -> None:
-        command = getattr(getattr(calculator, "profile", None), "command", None)
-        if not isinstance(command, str):
-            return
-        words = [word for word in shlex.split(command) if "=" not in word]
-        if words and shutil.which(words[0]) is None:
-            raise self._misfit(
-                f"its executable {words[0]} was not found",
-                f"Install it, put it on PATH, or set reference.parameters.command (now: {command}).",
-            )
 
     def _misfit(self, reason: str, hint: str = "") -> ReferenceSetupError:
         return ReferenceSetupError(

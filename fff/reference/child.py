@@ -1,23 +1,22 @@
-"""The child of `ReferenceProcess`: `python -m fff.reference.child PARENT_PID FOLDER`.
+"""The child of `ReferenceProcess`: `python -m fff.reference.child`.
 
 Reads settings, then structures from its standard input, and writes labels or failures to what was its
-standard output. It ends when its input does. When its parent dies it removes the folder of its temporary
-files and kills itself and all that it started.
+standard output. It ends when its input does. It runs under guard (see `fff.external`), which kills it and all
+that it started, and removes its temporary files, when its parent dies.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import sys
-import threading
-import time
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fff.base.errors import ReferenceFailure
 from fff.data.packing import frames_from_bytes, labels_to_bytes
+from fff.external import Workplace, space_error
 from fff.reference.making import make_reference
 from fff.reference.pipes import (
     FAILURE,
@@ -26,6 +25,7 @@ from fff.reference.pipes import (
     READY,
     SETTINGS,
     STRUCTURE,
+    WORK,
     failure_to_bytes,
     read_message,
     write_message,
@@ -39,17 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers", "main"]
 
-_WATCH_EVERY_S = 0.5
 
-
-def main(parent: int, folder: str) -> None:
-    """Serve until the parent closes the pipe.
-
-    Args:
-        parent: Process id of the parent.
-        folder: Where temporary files go.
-    """
-    threading.Thread(target=_die_with, args=(parent, folder), daemon=True).start()
+def main() -> None:
+    """Serve until the parent closes the pipe."""
     # The parent's terminal sends Ctrl-C to it alone; it decides when to kill.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.dup(1)
@@ -62,17 +54,22 @@ def main(parent: int, folder: str) -> None:
     if kind != SETTINGS:
         msg = f"The first message to a reference child is its settings; it was of kind {kind!r}."
         raise ValueError(msg)
-    try:
-        _serve(make_reference(json.loads(payload)), replies)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    settings = json.loads(payload)
+    workplace = Workplace.from_json(settings["workplace"])
+    _serve(make_reference(settings["section"], workplace), workplace, replies)
 
 
-def _serve(method: ReferenceMethod, replies: int) -> None:
+def _serve(method: ReferenceMethod, workplace: Workplace, replies: int) -> None:
     answers = Answers(method)
-    write_message(replies, READY, b"")
+    # The parent started the guard; this is whom to look for.
+    write_message(replies, READY, str(os.getpid()).encode())
     while (message := read_message(0)) is not None:
-        write_message(replies, *answers(*message))
+        kind, payload = message
+        if kind == WORK:
+            work = json.loads(payload)
+            workplace.name, workplace.time_limit_s = work["name"], work["time_limit_s"]
+        else:
+            write_message(replies, *answers(kind, payload))
 
 
 class Answers:
@@ -103,6 +100,8 @@ class Answers:
         except Exception as error:  # noqa: BLE001 - dying of it would look like a lost worker, and be tried again
             # What it leaves behind must not colour the next step.
             self._dynamics = None
+            if full := space_error(error, Path(tempfile.gettempdir())):
+                return FAILURE, failure_to_bytes(full)
             msg = f"The calculation failed: {type(error).__name__}: {error}"
             hint = "The structure is set aside."
             return FAILURE, failure_to_bytes(ReferenceFailure(msg, hint=hint, error=type(error).__name__))
@@ -115,14 +114,5 @@ class Answers:
         return self._dynamics.label_of(atoms)
 
 
-def _die_with(parent: int, folder: str) -> None:
-    # A parent-death signal would fire when the parent's *thread* ends, and spare what this child started;
-    # asking who the parent is does neither.
-    while os.getppid() == parent:
-        time.sleep(_WATCH_EVERY_S)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main()

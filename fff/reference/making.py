@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fff.base.errors import ConfigError
 from fff.config.reference import AseReference, PyscfReference, ReferenceSection, XtbReference
+from fff.external import Workplace
 from fff.reference.ase import AseMethod
 from fff.reference.dft import PyscfMethod
 from fff.reference.xtb import XtbMethod
@@ -23,11 +24,13 @@ _SECTION: TypeAdapter[AseReference | PyscfReference | XtbReference] = TypeAdapte
 
 def make_reference(
     section: AseReference | PyscfReference | XtbReference | Mapping[str, Any],
+    workplace: Workplace | None = None,
 ) -> ReferenceMethod:
     """Return the reference method that a config names; it calculates in this process.
 
     Args:
         section: The section `reference`, or the same as a dict.
+        workplace: Where external codes calculate; among the temporary files when None.
 
     Raises:
         ConfigError: If a dict is no such section.
@@ -48,4 +51,4 @@ def make_reference(
         return XtbMethod(section)
     if isinstance(section, PyscfReference):
         return PyscfMethod(section)
-    return AseMethod(section)
+    return AseMethod(section, workplace or Workplace.temporary())

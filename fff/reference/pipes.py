@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from fff.base.errors import (
+    NoSpaceError,
     NotConvergedError,
     ReferenceFailure,
     ReferenceLostError,
@@ -25,19 +26,27 @@ __all__ = [
     "READY",
     "SETTINGS",
     "STRUCTURE",
+    "WORK",
     "failure_from_bytes",
     "failure_to_bytes",
     "read_message",
     "write_message",
 ]
 
-SETTINGS, STRUCTURE, FIRST_STEP, NEXT_STEP = b"S", b"A", b"B", b"N"
+SETTINGS, WORK, STRUCTURE, FIRST_STEP, NEXT_STEP = b"S", b"W", b"A", b"B", b"N"
 READY, LABEL, FAILURE = b"R", b"L", b"F"
 
 _HEADER = struct.Struct("<cQ")
 _FAILURES: dict[str, type[ReferenceFailure]] = {
     kind.__name__: kind
-    for kind in (NotConvergedError, ReferenceFailure, ReferenceLostError, ReferenceSetupError, TimeLimitError)
+    for kind in (
+        NoSpaceError,
+        NotConvergedError,
+        ReferenceFailure,
+        ReferenceLostError,
+        ReferenceSetupError,
+        TimeLimitError,
+    )
 }
 
 

@@ -15,17 +15,22 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from ase.calculators.names import builtin
 
 from fff.base.errors import ReferenceFailure, ReferenceLostError, TimeLimitError
 from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
+from fff.external import Workplace, guarded, last_lines
 from fff.reference.pipes import (
     FAILURE,
     FIRST_STEP,
     NEXT_STEP,
     SETTINGS,
     STRUCTURE,
+    WORK,
     failure_from_bytes,
     read_message,
     write_message,
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["ReferenceProcess"]
 
 _START_LIMIT_S = 300.0
+_MARGIN_S = 20.0
+_END_WITHIN_S = 15.0
 _LAST_LINES = 12
 _LAST_BYTES = 8000
 _LONG_LOG_BYTES = 1_000_000
@@ -52,28 +59,35 @@ class _Child:
     """A running child.
 
     Attributes:
-        process: The process; it leads a process group of its own.
+        process: Its guard, which kills it and all that it started.
         log: What it wrote to its standard error (and, redirected, to its standard output).
         folder: Where it puts temporary files.
+        pid: Its process id; 0 until it is ready.
     """
 
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     folder: str
+    pid: int = 0
 
 
 class ReferenceProcess:
     """A warm child process that labels structures within a time limit.
 
     It starts at the first calculation and stays, so that libraries load once. A calculation that takes too
-    long is killed with all that it started; the next one gets a new child. So does one after a crash. The
-    child dies with this process, whatever ends it, and leaves no temporary file. Calls from several threads
-    take turns.
+    long is killed with all that it started, in whatever session; the next one gets a new child where the
+    old one was lost. The child dies with this process, whatever ends it, and leaves no temporary file. Calls
+    from several threads take turns.
+
+    External codes calculate in work directories below `work_dir`: those of failed calculations stay there,
+    and their path is in the failure's message. Without it they run among the child's temporary files, and
+    failed ones stay where the system's temporary files are.
 
     Args:
         settings: The section `reference` of the config, as JSON.
         time_limit_s: Time for one calculation; loading the libraries does not count. The section's own
             limit when None.
+        work_dir: Folder for the work directories of external codes; made when needed.
 
     Example:
         >>> from ase.build import molecule
@@ -82,11 +96,17 @@ class ReferenceProcess:
         -137.97 eV
     """
 
-    def __init__(self, settings: Mapping[str, Any], time_limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        time_limit_s: float | None = None,
+        work_dir: Path | None = None,
+    ) -> None:
         self.settings = dict(settings)
         self.time_limit_s = float(
             settings.get("time_limit_s", 3600.0) if time_limit_s is None else time_limit_s
         )
+        self.work_dir = work_dir
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._dynamics: object = None
@@ -100,29 +120,36 @@ class ReferenceProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child, or None while there is none."""
-        return self._child.process.pid if self._child else None
+        """Process id of the child, or None while there is none that is ready."""
+        return (self._child and self._child.pid) or None
 
-    def calculate(self, atoms: Atoms) -> Label:
+    def calculate(self, atoms: Atoms, name: str = "") -> Label:
         """Return the label of a structure; see `ReferenceMethod.calculate`.
 
+        Args:
+            atoms: The structure.
+            name: What work directories are named after, for example the id of the request.
+
         Raises:
-            TimeLimitError: If it takes longer than the limit; the child is killed.
+            TimeLimitError: If it takes longer than the limit; it is killed.
             ReferenceLostError: If the child dies; its last lines are in the message.
             ReferenceFailure: If the calculation fails; the same class as in-process.
         """
-        return self._label(atoms, None)
+        return self._label(atoms, name, None)
 
-    def ase_calculator(self) -> ReferenceCalculator:
+    def ase_calculator(self, name: str = "") -> ReferenceCalculator:
         """Return an ASE calculator for one run of dynamics; see `ReferenceMethod.ase_calculator`.
 
         It raises what `calculate` raises. Its first step starts from nothing that was calculated before; so
         does a step after the child was lost, or after another calculator's.
+
+        Args:
+            name: What work directories are named after.
         """
         dynamics = object()
-        return ReferenceCalculator(lambda atoms: self._label(atoms, dynamics))
+        return ReferenceCalculator(lambda atoms: self._label(atoms, name, dynamics))
 
-    def _label(self, atoms: Atoms, dynamics: object) -> Label:
+    def _label(self, atoms: Atoms, name: str, dynamics: object) -> Label:
         """Return the label of a structure: alone, or as a step of the dynamics that `dynamics` stands for."""
         request = frames_to_bytes([Frame(atoms)])
         with self._lock:
@@ -130,7 +157,7 @@ class ReferenceProcess:
             if dynamics is not None:
                 kind = NEXT_STEP if dynamics is self._dynamics else FIRST_STEP
             try:
-                label = self._exchange(kind, request, atoms)
+                label = self._exchange(kind, request, name, atoms)
             except ReferenceFailure:
                 raise
             except BaseException:
@@ -146,18 +173,24 @@ class ReferenceProcess:
         with self._lock:
             self._stop()
 
-    def _exchange(self, question: bytes, request: bytes, atoms: Atoms) -> Label:
+    def _exchange(self, question: bytes, request: bytes, name: str, atoms: Atoms) -> Label:
         child = self._child or self._start()
+        work = json.dumps({"name": name, "time_limit_s": self.time_limit_s}).encode()
         deadline = time.monotonic() + self.time_limit_s
+        if _runs_code(self.settings):
+            # The child ends the code at the limit, and itself stays warm; killing it is for where that fails.
+            deadline += _MARGIN_S
         try:
-            kind, reply = self._ask(child, question, request, deadline)
+            self._tell(child, WORK, work, deadline)
+            self._tell(child, question, request, deadline)
+            kind, reply = self._hear(child, deadline)
         except TimeoutError as error:
-            self._stop()
+            kept = self._stop()
             msg = (
                 f"The calculation of {atoms.get_chemical_formula()} took longer than "
-                f"reference.time_limit_s, {self.time_limit_s:g} s, and was killed."
+                f"reference.time_limit_s, {self.time_limit_s:g} s, and was killed.{_evidence(kept)}"
             )
-            raise TimeLimitError(msg, hint="Raise reference.time_limit_s.") from error
+            raise TimeLimitError(msg, hint="Raise reference.time_limit_s.", **_places(kept)) from error
         if os.fstat(child.log.fileno()).st_size > _LONG_LOG_BYTES:
             child.log.truncate(0)
         if kind == FAILURE:
@@ -166,12 +199,14 @@ class ReferenceProcess:
 
     def _start(self) -> _Child:
         folder = tempfile.mkdtemp(prefix="fff-reference-")
+        workplace = self._workplace(folder)
+        workplace.set_aside()
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         # The child writes at the end, wherever this process reads or cuts.
         flags = fcntl.fcntl(log.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(log.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fff.reference.child", str(os.getpid()), folder],
+            guarded([sys.executable, "-P", "-m", "fff.reference.child"], owner=os.getpid(), scratch=folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -184,22 +219,37 @@ class ReferenceProcess:
         self._finalizer = weakref.finalize(self, _end, child)
         assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for above
         os.set_blocking(process.stdin.fileno(), False)
+        self._set_up(child, workplace)
+        return child
+
+    def _set_up(self, child: _Child, workplace: Workplace) -> None:
+        settings = {"section": self.settings, "workplace": workplace.as_json()}
+        deadline = time.monotonic() + _START_LIMIT_S
         try:
-            self._ask(child, SETTINGS, json.dumps(self.settings).encode(), time.monotonic() + _START_LIMIT_S)
+            self._tell(child, SETTINGS, json.dumps(settings).encode(), deadline)
+            child.pid = int(self._hear(child, deadline)[1])
         except TimeoutError as error:
             self._stop()
             msg = f"A reference process did not start within {_START_LIMIT_S:g} s."
             raise TimeLimitError(msg, hint="Look at the load of the machine and its file system.") from error
-        return child
 
-    def _ask(self, child: _Child, kind: bytes, payload: bytes, deadline: float) -> tuple[bytes, bytes]:
-        process = child.process
-        assert process.stdin is not None  # noqa: S101 - for the type checker
-        assert process.stdout is not None  # noqa: S101 - for the type checker
+    def _workplace(self, folder: str) -> Workplace:
+        if self.work_dir is not None:
+            return Workplace(self.work_dir.resolve())
+        return Workplace(Path(folder), Path(tempfile.gettempdir()).resolve(), prefix="fff-")
+
+    def _tell(self, child: _Child, kind: bytes, payload: bytes, deadline: float) -> None:
+        assert child.process.stdin is not None  # noqa: S101 - for the type checker
         try:
-            write_message(process.stdin.fileno(), kind, payload, deadline=deadline)
-            reply = read_message(process.stdout.fileno(), deadline=deadline)
-        except (BrokenPipeError, EOFError):
+            write_message(child.process.stdin.fileno(), kind, payload, deadline=deadline)
+        except BrokenPipeError:
+            raise self._lost(child) from None
+
+    def _hear(self, child: _Child, deadline: float) -> tuple[bytes, bytes]:
+        assert child.process.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            reply = read_message(child.process.stdout.fileno(), deadline=deadline)
+        except EOFError:
             reply = None
         if reply is None:
             raise self._lost(child)
@@ -210,35 +260,62 @@ class ReferenceProcess:
             child.process.wait(timeout=5)
         code = child.process.poll()
         lines = _last_lines(child.log)
-        self._stop()
+        kept = self._stop()
         how = "closed its pipe" if code is None else f"died with exit code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
         return ReferenceLostError(
-            f"The process of the reference calculation {how}. Its last lines: {lines or 'none'}",
+            f"The process of the reference calculation {how}. Its last lines: {lines or 'none'}"
+            f"{_evidence(kept)}",
             hint="SIGKILL without a time limit usually means that the machine ran out of memory.",
             exit_code=code,
+            **_places(kept),
         )
 
-    def _stop(self) -> None:
+    def _stop(self) -> list[Path]:
+        """Kill the child, if there is one, and return the work directories of what it was calculating."""
+        kept = []
+        if self._child is not None and self._child.pid:
+            # Before it ends: its temporary files go with it.
+            kept = self._workplace(self._child.folder).set_aside(self._child.pid)
         if self._finalizer is not None:
             self._finalizer()
         self._finalizer = None
         self._child = None
         self._dynamics = None
+        return kept
+
+
+def _runs_code(settings: Mapping[str, Any]) -> bool:
+    kind = settings.get("kind")
+    return kind == "xtb-cli" or (kind == "ase" and settings.get("calculator") not in builtin)
 
 
 def _end(child: _Child) -> None:
-    """Kill a child and its process group, and free all that it held."""
+    """Kill a child and all that it started, and free all that it held."""
     process = child.process
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.terminate()
+    try:
+        process.wait(_END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     for pipe in (process.stdin, process.stdout, child.log):
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
     shutil.rmtree(child.folder, ignore_errors=True)
+
+
+def _places(kept: list[Path]) -> dict[str, str]:
+    return {"work_dir": str(kept[0])} if kept else {}
+
+
+def _evidence(kept: list[Path]) -> str:
+    if not kept:
+        return ""
+    lines = last_lines(kept[0])
+    return f" Its files are in {kept[0]}." + (f" Last lines: {lines}" if lines else "")
 
 
 def _last_lines(log: IO[bytes]) -> str:

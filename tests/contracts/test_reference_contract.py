@@ -277,7 +277,7 @@ def test_a_method_is_what_the_protocol_says(case, method):
         (
             {"kind": "ase", "calculator": "nwchem", "parameters": {"command": "no-such-code PREFIX.nwi"}},
             HYDROGEN,
-            "reference.calculator",
+            "reference.parameters.command",
         ),
     ],
 )

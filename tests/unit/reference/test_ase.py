@@ -15,6 +15,7 @@ from ase.calculators.calculator import (
 )
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
+from fff.external import Workplace
 from fff.reference import make_reference
 
 
@@ -144,16 +145,17 @@ def test_a_code_that_exchanges_files_works_in_a_folder_of_its_own(tmp_path, monk
     code = tmp_path / "code.sh"
     code.write_text(f"#!/bin/sh\npwd > {trace}\nexit 1\n")
     code.chmod(0o755)
-    method = make_reference(
-        {"kind": "ase", "calculator": "nwchem", "parameters": {"command": f"{code} PREFIX.nwi"}}
-    )
+    section = {"kind": "ase", "calculator": "nwchem", "parameters": {"command": f"{code} PREFIX.nwi"}}
+    method = make_reference(section, Workplace(tmp_path / "tasks", name="label-7"))
 
-    with pytest.raises(ReferenceFailure, match="nwchem of H2 failed"):
+    with pytest.raises(ReferenceFailure, match="H2: nwchem ended with exit code 1") as raised:
         method.calculate(molecule("H2"))
 
     folder = Path(trace.read_text().strip())
-    assert folder != tmp_path
-    assert folder.exists()
-    assert {p.name for p in tmp_path.iterdir()} == {"trace", "code.sh"}
-    del method
+    kept = tmp_path / "tasks" / "failed-label-7-1"
+    assert folder.parent == tmp_path / "tasks"
+    assert folder.name.startswith("running-label-7-")
     assert not folder.exists()
+    assert raised.value.context["work_dir"] == str(kept)
+    assert (kept / "nwchem.nwi").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"trace", "code.sh", "tasks"}

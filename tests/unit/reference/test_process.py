@@ -250,30 +250,31 @@ def test_settings_that_do_not_fit_show_in_the_error():
         reference.calculate(COPPER)
 
 
-def test_what_a_library_prints_stays_out_of_the_protocol(tmp_path):
-    # A real external code that writes to the standard output it inherits, then fails.
-    code = tmp_path / "code.sh"
-    code.write_text("#!/bin/sh\necho chatter from a library\nexit 3\n")
+@pytest.fixture
+def talkative(tmp_path):
+    """Settings whose library writes to the standard output that it inherits, then fails."""
+    # ASE runs this code by itself.
+    code = tmp_path / "dftd3"
+    code.write_text("#!/bin/sh\necho chatter from a library >&2\nexit 3\n")
     code.chmod(0o755)
-    settings = {"kind": "ase", "calculator": "nwchem", "parameters": {"command": f"{code} PREFIX.nwi"}}
-    with ReferenceProcess(settings) as reference:
+    return {"kind": "ase", "calculator": "dftd3", "parameters": {"command": str(code)}}
+
+
+def test_what_a_library_prints_stays_out_of_the_protocol(talkative):
+    with ReferenceProcess(talkative) as reference:
         for _ in range(3):
-            with pytest.raises(ReferenceFailure, match="error code 3"):
+            with pytest.raises(ReferenceFailure, match="returned an error: 3"):
                 reference.calculate(molecule("H2"))
 
         assert b"chatter" in os.pread(reference._child.log.fileno(), 1000, 0)
 
 
 @pytest.mark.slow
-def test_a_long_log_is_cut(monkeypatch, tmp_path):
+def test_a_long_log_is_cut(monkeypatch, talkative):
     monkeypatch.setattr("fff.reference.process._LONG_LOG_BYTES", 10)
-    code = tmp_path / "code.sh"
-    code.write_text("#!/bin/sh\necho chatter from a library\nexit 3\n")
-    code.chmod(0o755)
-    settings = {"kind": "ase", "calculator": "nwchem", "parameters": {"command": f"{code} PREFIX.nwi"}}
-    with ReferenceProcess(settings) as reference:
+    with ReferenceProcess(talkative) as reference:
         for _ in range(2):
-            with pytest.raises(ReferenceFailure, match="error code 3"):
+            with pytest.raises(ReferenceFailure, match="returned an error: 3"):
                 reference.calculate(molecule("H2"))
 
             assert os.fstat(reference._child.log.fileno()).st_size == 0
@@ -430,10 +431,8 @@ def test_a_child_dies_with_its_parent_and_leaves_no_file(hanging, tmp_path, how,
         assert psutil.pid_exists(child)
 
         if end == "killed":
-            for process in [*psutil.Process(parent.pid).children(recursive=True), psutil.Process(parent.pid)]:
-                # A daemonic process may stand between; the child itself is not touched.
-                if process.pid != child and psutil.Process(child).ppid() == process.pid:
-                    process.kill()
+            # A daemonic process may stand between; neither the child nor its guard is touched.
+            psutil.Process(child).parent().parent().kill()
         parent.stdin.close()
 
     assert ended(child)

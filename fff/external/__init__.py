@@ -1,0 +1,23 @@
+"""Processes and work directories of external codes.
+
+A code runs without a shell, in a folder of its own, within a time limit, and leaves no process behind.
+"""
+
+from fff.external.command import Command, parse_command
+from fff.external.evidence import last_lines, space_error, tail
+from fff.external.guard import guarded
+from fff.external.running import Ended, find_executable, run
+from fff.external.workplace import Workplace
+
+__all__ = [
+    "Command",
+    "Ended",
+    "Workplace",
+    "find_executable",
+    "guarded",
+    "last_lines",
+    "parse_command",
+    "run",
+    "space_error",
+    "tail",
+]

@@ -1,0 +1,148 @@
+"""Runs an external code: a list of arguments, a folder, a time limit, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fff.base.errors import ReferenceLostError, ReferenceSetupError, TimeLimitError
+from fff.external.guard import CANNOT_START, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from fff.external.command import Command
+
+__all__ = ["Ended", "find_executable", "run"]
+
+_GRACE_S = 2.0
+_END_WITHIN_S = 15.0
+_NOT_FOUND = 127
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a code ended.
+
+    Attributes:
+        command: What was run.
+        exit_code: Its exit code; for a code that a signal killed, minus the number of the signal.
+        wall_s: How long it ran.
+    """
+
+    command: Command
+    exit_code: int
+    wall_s: float
+
+    def check(self) -> None:
+        """Check that the code was not killed and that what it needs is there; other exit codes pass.
+
+        Raises:
+            ReferenceLostError: If a signal killed it.
+            ReferenceSetupError: If the command, or one that it calls, cannot be started.
+        """
+        code = self.command.arguments[0]
+        if self.exit_code < 0:
+            name = signal.Signals(-self.exit_code).name
+            raise ReferenceLostError(
+                f"{code} was killed by {name} after {self.wall_s:.1f} s.",
+                hint="SIGKILL without a time limit usually means that the machine ran out of memory.",
+                exit_code=self.exit_code,
+            )
+        if self.exit_code in (CANNOT_START, _NOT_FOUND):
+            msg = f"{code}, or a program that it calls, cannot be started (exit code {self.exit_code})."
+            raise ReferenceSetupError(msg, hint="Try the command by hand.", exit_code=self.exit_code)
+
+
+def run(
+    command: Command,
+    folder: Path,
+    *,
+    environment: Mapping[str, str],
+    time_limit_s: float,
+    grace_s: float = _GRACE_S,
+) -> Ended:
+    """Run a command in a folder and return how it ended; see `Ended.check`.
+
+    It runs in a process group of its own, without a shell, with standard input empty and output in files.
+    When it has ended, at the time limit, or when this process dies, all that it started is killed, whatever
+    group or session that is in.
+
+    Args:
+        command: What to run.
+        folder: Its working directory; this process stays where it is.
+        environment: All its environment variables, but for those that the command sets.
+        time_limit_s: Time after which it is killed.
+        grace_s: Time between SIGTERM and SIGKILL at the time limit.
+
+    Raises:
+        ReferenceSetupError: If the executable was not found.
+        TimeLimitError: If it took too long.
+        OSError: If a file cannot be opened.
+    """
+    everything = {**environment, **command.environment}
+    executable = find_executable(command, everything.get("PATH"))
+    arguments = guarded([executable, *command.arguments[1:]], owner=os.getpid(), grace_s=grace_s)
+    started = time.monotonic()
+    with ExitStack() as files:
+        stdin = files.enter_context((folder / command.stdin).open("rb"))
+        stdout = files.enter_context((folder / command.stdout).open("wb"))
+        same = command.stderr == command.stdout
+        stderr = stdout if same else files.enter_context((folder / command.stderr).open("wb"))
+        process = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env=everything,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        process.wait(time_limit_s)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        msg = f"{command.arguments[0]} took longer than its time limit, {time_limit_s:g} s, and was killed."
+        raise TimeLimitError(msg, hint="Raise reference.time_limit_s.") from None
+    except BaseException:
+        _end(process)
+        raise
+    return Ended(command, process.returncode, time.monotonic() - started)
+
+
+def find_executable(command: Command, path: str | None = None) -> str:
+    """Return the path of a command's executable.
+
+    Args:
+        command: The command.
+        path: Where to look, as in the environment variable PATH; this process's own when None.
+
+    Raises:
+        ReferenceSetupError: If it was not found.
+    """
+    name = command.arguments[0]
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise ReferenceSetupError(
+            f"The executable {name} was not found.",
+            hint=f"Install it, put it on PATH, or set {command.key}.",
+            key=command.key,
+            value=name,
+        )
+    return os.path.abspath(found)  # noqa: PTH100 - resolve() would follow links, and some codes look at their name
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_WITHIN_S)
+        return
+    process.kill()
+    process.wait()
