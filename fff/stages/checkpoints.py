@@ -110,16 +110,15 @@ class Checkpoints:
         written takes its place.
         """
         self._remove_parts()
-        for path in sorted(self._all(), key=_age, reverse=True):
+        sound = []
+        for path in sorted(self._all(), key=_age):
             checkpoint = _read(path)
-            if checkpoint is None:
-                continue
-            if checkpoint.identity != identity:
-                _log.warning("%s is of other settings or data and was passed over.", path)
-                continue
-            self._own = [path]
-            return checkpoint
-        return None
+            if checkpoint is not None and checkpoint.identity != identity:
+                _log.warning("%s is of other settings, data or versions and was passed over.", path)
+            elif checkpoint is not None:
+                sound.append((path, checkpoint))
+        self._own = [path for path, _ in sound]
+        return sound[-1][1] if sound else None
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint: aside, synced, renamed; then remove all but the last ones of this stage.
@@ -145,7 +144,7 @@ class Checkpoints:
     def _remove_parts(self) -> None:
         """Remove what processes that were killed while they wrote have left."""
         with contextlib.suppress(OSError):
-            for path in self._folder.glob(".checkpoint-*.part"):
+            for path in self._folder.glob(".*.part"):
                 path.unlink(missing_ok=True)
 
 
