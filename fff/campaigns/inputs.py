@@ -20,6 +20,7 @@ from fff.base.ids import structure_hash
 from fff.campaigns.opening import initial_frames
 from fff.campaigns.start_model import read_start_model, take_architecture
 from fff.config import XtbReference
+from fff.data.run_directory import OPENING_NAMES
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
 from fff.reference import ReferenceCalculator, ReferenceProcess
 
@@ -212,8 +213,12 @@ def _check_run_dir(path: Path) -> None:
     if path.exists() and not path.is_dir():
         msg = f"The run directory {path} is a file."
         raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
-    if path.is_dir() and any(path.iterdir()):
-        msg = f"The run directory {path} is not empty; nothing is ever overwritten."
+    if path.is_dir() and (strange := _names_in_the_way(path)):
+        names = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
+        msg = (
+            f"The run directory {path} is not empty and holds no campaign ({names}); "
+            "nothing is ever overwritten."
+        )
         hint = "Choose another with --run-dir, or move this one away."
         raise RunDirectoryError(msg, hint=hint, path=str(path))
     above = path
@@ -225,6 +230,15 @@ def _check_run_dir(path: Path) -> None:
     if not os.access(above, os.W_OK | os.X_OK):
         msg = f"The run directory {path} cannot be made: {above} may not be written to."
         raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))
+
+
+def _names_in_the_way(path: Path) -> list[str]:
+    """Return the names in a folder that no campaign left when it was killed before its first event."""
+    names = {p.name for p in path.iterdir() if not p.name.endswith(".part")}
+    if "events.jsonl" not in names:
+        # The log comes first: what else is there is somebody's.
+        return sorted(names - {"lock", "run.log", "STOP"})
+    return sorted(names - OPENING_NAMES)
 
 
 def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fff.base.draws import seed_for
+from fff.base.errors import RunDirectoryError
 from fff.base.files import write_bytes, write_json, write_text
 from fff.base.ids import sha256_file
 from fff.config import config_to_yaml
@@ -32,11 +33,14 @@ __all__ = ["initial_frames", "open_run"]
 def open_run(run: RunDirectory, config: ActiveLearningConfig, inputs: Inputs) -> dict[str, Any]:
     """Write all that a campaign starts from into its run directory.
 
+    What an opening that was killed has left there is written over with the same, or with what the inputs are
+    now: the first event comes after all of it.
+
     Returns:
         The values of its first event, as far as they do not depend on the site.
 
     Raises:
-        RunDirectoryError: If the database cannot be written.
+        RunDirectoryError: If the database cannot be written, or a killed opening left other labels in it.
         OSError: If the disk is full.
     """
     write_text(run.config, config_to_yaml(config))
@@ -81,8 +85,13 @@ def _import_labels(run: RunDirectory, labels: Sequence[Label]) -> list[dict[str,
                 continue
             seen.add(label.hash)
             request = f"imported-{len(imported):05d}"
-            store.add(request, label, source="imported", method="imported", segment=label.segment)
+            if request not in store:
+                store.add(request, label, source="imported", method="imported", segment=label.segment)
             imported.append({"request": request, "hash": label.hash})
+        if [row[:2] for row in store.origins()] != [(item["request"], item["hash"]) for item in imported]:
+            msg = f"{run.labels} holds labels of an opening that was broken off, with other inputs."
+            hint = "Choose another --run-dir, or move this folder away."
+            raise RunDirectoryError(msg, hint=hint, path=str(run.labels))
     return imported
 
 
@@ -103,6 +112,6 @@ def _copy_inputs(run: RunDirectory, inputs: Inputs) -> None:
         shutil.copy(file, target)
     for index, folder in enumerate(inputs.start_members):
         target = run.models / "start" / f"member-{index}"
-        target.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
         for name in ("model.json", "weights.safetensors"):
             shutil.copyfile(folder / name, target / name)

@@ -1,216 +1,136 @@
-"""A campaign from its first event to its last line: what it needs is opened, run and closed here."""
+"""Campaigns as the command line knows them: one is opened, new or where it was left, and carried out."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import signal
 import threading
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
-from fff.base.errors import CampaignError, FffError
-from fff.campaigns.opening import open_run
-from fff.compute.queues import LocalQueues
-from fff.compute.server import start_server, stop_server
-from fff.compute.sites import make_site
-from fff.compute.stores import ModelShelf, open_store
-from fff.compute.tasks import FUNCTIONS
-from fff.data.events import Event, EventLog
-from fff.data.labels import LabelStore
+from fff.base.errors import RunDirectoryError
+from fff.campaigns.inputs import load_inputs
+from fff.campaigns.resuming import read_resumption
+from fff.campaigns.sitting import Outcome, Sitting, last_line
 from fff.data.run_directory import RunDirectory
-from fff.reference import make_reference
-from fff.report.summary import write_summary
-from fff.steering.active_learning import ActiveLearning
-from fff.steering.active_learning.policy import POLICY_VERSION
-from fff.steering.cargo import Cargo
-from fff.steering.records import Agent
-from fff.steering.status import StatusWriter
-from fff.steering.thinker import CampaignThinker
+from fff.data.run_lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
     from fff.campaigns.inputs import Inputs
-    from fff.compute.sites import Site
-    from fff.config import ActiveLearningConfig
+    from fff.campaigns.resuming import Resumption
+    from fff.config import LoadedConfig
 
-__all__ = ["Outcome", "run_campaign"]
-
-type State = Literal["finished", "stopped", "failed"]
-
-logger = logging.getLogger(__name__)
-
-GRACE_S = 10.0
-"""How long running tasks may go on after a stop was asked for, in seconds."""
-
-CLOSING_S = 5.0
-"""How long the task server may take to close, in seconds."""
-
-EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 3}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a campaign ended.
-
-    Attributes:
-        state: finished, stopped or failed.
-        message: The last line for people.
-        table: The summary table, for people.
-    """
-
-    state: State
-    message: str
-    table: str = ""
-
-    @property
-    def exit_code(self) -> int:
-        """What the command line exits with."""
-        return EXIT_CODES[self.state]
-
-
-def run_campaign(inputs: Inputs, *, say: Callable[[str], None] = print) -> Outcome:
-    """Run a campaign to its end in a new run directory.
-
-    Args:
-        inputs: What `load_inputs` found; the config is among it.
-        say: Prints a line for people.
-
-    Raises:
-        FffError: If the run directory cannot be used; nothing has been run then.
-        KeyboardInterrupt: If a signal came before the campaign was running.
-    """
-    loaded = inputs.loaded
-    run = RunDirectory(loaded.run_dir)
-    with _Signals() as signals:
-        run.take()
-        try:
-            with _logging_to(run.log):
-                return _run(run, loaded.config, open_run(run, loaded.config, inputs), say, signals)
-        finally:
-            run.give_back()
-
-
-def _run(
-    run: RunDirectory,
-    config: ActiveLearningConfig,
-    opened: dict[str, Any],
-    say: Callable[[str], None],
-    signals: _Signals,
-) -> Outcome:
-    site = make_site(config.site)
-    opened |= {
-        "capacity": site.pools,
-        "pool_of": {kind: site.pool_of(kind) for kind in FUNCTIONS},
-        "policy_version": POLICY_VERSION,
-    }
-    event = Event(0, "opened", values=opened, times={"started": time.time()})
-    policy = ActiveLearning(event)
-    status = StatusWriter(run, say)
-    thinker: CampaignThinker | None = None
-    try:
-        with _thinker(run, config, site, policy, event, status, signals) as thinker:
-            signals.thinker = thinker
-            thinker.begin(policy.start())
-            thinker.run()
-    except (OSError, FffError) as error:
-        logger.exception("The campaign could not be carried on.")
-        state, reason = _failure(error)
-    else:
-        state, reason = _judge(thinker, policy)
-    return _last_words(run, status, thinker, state, reason)
-
-
-def _last_words(
-    run: RunDirectory,
-    status: StatusWriter,
-    thinker: CampaignThinker | None,
-    state: State,
-    reason: str,
-) -> Outcome:
-    """Write status and summary, and return the outcome even where they cannot be written."""
-    if thinker is None:
-        return Outcome(state, _last_line(run, state, reason))
-    snapshot = thinker.snapshot()
-    table = ""
-    try:
-        status.write(snapshot, state=state, reason=reason, resumable=False)
-        table = write_summary(run, snapshot)
-    except OSError as error:
-        logger.warning("Status and summary could not be written: %s", error)
-        reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"
-    return Outcome(state, _last_line(run, state, reason), table)
+__all__ = ["Campaign", "Outcome", "open_campaign"]
 
 
 @contextlib.contextmanager
-def _thinker(
-    run: RunDirectory,
-    config: ActiveLearningConfig,
-    site: Site,
-    policy: ActiveLearning,
-    opened: Event,
-    status: StatusWriter,
-    signals: _Signals,
-) -> Iterator[CampaignThinker]:
-    """Open all that a thinker works with, and close it whatever happens: no process, no object is left."""
-    queues = LocalQueues(topics=get_args(Agent))
-    with contextlib.ExitStack() as stack:
-        server = start_server(FUNCTIONS, queues, site, run.path)
-        # Closed after the server has gone: a worker that is late would make the store's folder anew.
-        resources = stack.enter_context(contextlib.ExitStack())
-        stack.callback(queues.close)
-        # What could end within the grace has ended: the server's workers are idle, or not worth waiting for.
-        stack.callback(lambda: stop_server(server, queues, 0 if signals.count > 1 else CLOSING_S))
-        run.store.mkdir(parents=True, exist_ok=True)
-        shelf = resources.enter_context(ModelShelf(open_store(run.store, f"fff-{run.path}")))
-        labels = resources.enter_context(LabelStore(run.labels))
-        log = resources.enter_context(EventLog(run.events))
-        log.append(opened)
-        cargo = Cargo(run, config, shelf, labels, policy, make_reference(config.reference))
+def open_campaign(
+    loaded: LoadedConfig, *, accept_changes: bool = False, say: Callable[[str], None] = print
+) -> Iterator[Campaign]:
+    """Give the campaign of a config: a new one, or the one that its run directory holds. Both are checked.
 
-        def watch(thinker: CampaignThinker) -> None:
-            if not server.is_alive():
-                msg = "The task server died."
-                raise CampaignError(msg, hint=f"See {run.path / 'parsl' / 'server.log'}.")
-            if run.stop_file.exists():
-                thinker.stop("the file STOP was found", grace_s=GRACE_S)
-            status.update(thinker.snapshot)
+    Of a new one nothing is written yet. The run directory belongs to this process until the block ends.
 
-        yield CampaignThinker(queues, policy, log, opened.seq + 1, cargo, site.pools, watch)
+    Args:
+        loaded: The config; `run_dir` says where.
+        accept_changes: Whether to take changes of the config that a campaign in progress can take.
+        say: Prints a line for people.
 
-
-def _judge(thinker: CampaignThinker, policy: ActiveLearning) -> tuple[State, str]:
-    if thinker.error is not None:
-        return _failure(thinker.error)
-    if policy.verdict is not None:
-        return policy.verdict.state, policy.verdict.reason
-    return "stopped", thinker.stop_reason or "asked to stop"
+    Raises:
+        FffError: If config, inputs or run directory cannot be used; nothing has been run then.
+        KeyboardInterrupt: If SIGINT or SIGTERM came before the campaign was running.
+    """
+    run = RunDirectory(loaded.run_dir)
+    lock = RunLock(run.lock, say)
+    with _Signals() as signals:
+        inputs = None if run.is_opened else load_inputs(loaded)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"The run directory {run.path} cannot be made: {error.strerror}."
+            raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(run.path)) from error
+        lock.take()
+        try:
+            if inputs is not None and run.is_opened:
+                msg = f"Another process began a campaign in {run.path} while this one checked its inputs."
+                raise RunDirectoryError(msg, hint="Run the same command again.", path=str(run.path))
+            resumption = (
+                None if inputs is not None else read_resumption(run, loaded, accept_changes=accept_changes)
+            )
+            yield Campaign(run, lock, signals, inputs=inputs, resumption=resumption)
+        finally:
+            lock.release()
 
 
-def _failure(error: BaseException) -> tuple[State, str]:
-    if isinstance(error, FffError):
-        return "failed", f"{error.message} {error.hint}".strip()
-    return "failed", f"{type(error).__name__}: {error}"
+@dataclass
+class Campaign:
+    """A campaign that is about to begin or to go on; `open_campaign` makes it.
 
+    Attributes:
+        run: Its run directory.
+        inputs: What a new campaign begins with; None for one that goes on.
+        resumption: What a campaign goes on with; None for a new one.
+    """
 
-def _last_line(run: RunDirectory, state: str, reason: str) -> str:
-    if state == "finished":
-        return f"Finished: {reason}. Results in {run.path}"
-    if state == "stopped":
-        return f"Stopped: {reason}. All labels made so far are in {run.labels}"
-    return f"Failed: {reason.rstrip('.')}. See {run.log}"
+    run: RunDirectory
+    _lock: RunLock
+    _signals: _Signals
+    inputs: Inputs | None = None
+    resumption: Resumption | None = None
+
+    @property
+    def loaded(self) -> LoadedConfig:
+        """Its config."""
+        if self.inputs is not None:
+            return self.inputs.loaded
+        assert self.resumption is not None  # noqa: S101 - for the type checker: one of the two is there
+        return self.resumption.loaded
+
+    def carry_out(self, *, say: Callable[[str], None] = print, walltime_end: float | None = None) -> Outcome:
+        """Run the campaign to its end, or until it is stopped.
+
+        Args:
+            say: Prints a line for people.
+            walltime_end: When this process must be over, on the clock `time.monotonic` (s); None for never.
+        """
+        if self.resumption is not None and self.resumption.is_over:
+            return self._already_over(self.resumption)
+        sitting = Sitting(
+            self.run,
+            self.loaded.config,
+            self.inputs or self.resumption,
+            say,
+            refresh_lock=self._lock.refresh,
+            walltime_end=math.inf if walltime_end is None else walltime_end,
+        )
+        self._signals.stop = sitting.stop
+        return sitting.carry_out()
+
+    def _already_over(self, resumption: Resumption) -> Outcome:
+        verdict = resumption.policy.verdict
+        reason = verdict.reason if verdict else ""
+        table = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            table = (self.run.path / "summary.txt").read_text(encoding="utf-8")
+        more = f"{reason}. To go on, ask for more with -o stop.max_labels=N"
+        return Outcome("finished", last_line(self.run, "finished", more), table)
 
 
 class _Signals:
-    """Lets Ctrl-C and SIGTERM stop the campaign, and a second one stop it at once."""
+    """Lets Ctrl-C and SIGTERM stop the campaign, and a second one stop it at once.
+
+    Attributes:
+        stop: Called with the reason, and whether at once; before there is a campaign to be stopped, a signal
+            interrupts what is being done.
+    """
 
     def __init__(self) -> None:
-        self.thinker: CampaignThinker | None = None
-        self.count = 0
+        self.stop: Callable[[str, bool], None] | None = None
+        self._count = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -225,28 +145,7 @@ class _Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        if self.thinker is None:
+        self._count += 1
+        if self.stop is None:
             raise KeyboardInterrupt
-        grace_s = GRACE_S if self.count == 1 else 0.0
-        self.thinker.stop(f"{signal.Signals(number).name} was received", grace_s=grace_s)
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Write the package's log to a file for people."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("fff")
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    # Colmena reports every agent that starts and ends to the logger of the Thinker.
-    colmena = logging.getLogger(f"{CampaignThinker.__module__}.{CampaignThinker.__name__}")
-    colmena.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
+        self.stop(f"{signal.Signals(number).name} was received", self._count > 1)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from fff import __version__
-from fff.cli.run import run
+from fff.cli.run import resume, run
+from fff.cli.stop import stop
 
 __all__ = ["app", "main", "main_run", "run_app"]
 
@@ -45,6 +46,8 @@ def _options(
 
 
 app.command("run")(run)
+app.command("resume")(resume)
+app.command("stop")(stop)
 run_app.command()(run)
 
 

@@ -1,9 +1,10 @@
-"""`fff run`: carry a campaign out, or show what would be done."""
+"""`fff run` and `fff resume`: carry a campaign out, go on with one, or show what would be done."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -12,7 +13,26 @@ from fff.cli.border import Border
 if TYPE_CHECKING:
     from fff.config import LoadedConfig
 
-__all__ = ["run"]
+__all__ = ["resume", "run"]
+
+type Accept = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on with a changed config, as far as a campaign in progress can take it.",
+    ),
+]
+type Walltime = Annotated[
+    str | None,
+    typer.Option(help="Stop in order before this time is over: 90s, 30m, 2h, 1d or 1:30:00.", metavar="TIME"),
+]
+type DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, show every value and its source, do nothing.")
+]
+type Override = Annotated[
+    list[str] | None,
+    typer.Option("-o", help="Any other key, as in -o sampling.n_steps=400; repeatable.", metavar="KEY=VALUE"),
+]
 
 
 def run(
@@ -38,17 +58,13 @@ def run(
     run_dir: Annotated[
         Path | None, typer.Option(help="Where everything is written; runs/<name> by default.", metavar="DIR")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, show every value and its source, do nothing.")
-    ] = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o", help="Any other key, as in -o sampling.n_steps=400; repeatable.", metavar="KEY=VALUE"
-        ),
-    ] = None,
+    walltime: Walltime = None,
+    accept_changes: Accept = False,
+    dry_run: DryRun = False,
+    override: Override = None,
 ) -> None:
-    """Run an active-learning campaign: structures in, a trained force field out."""
+    """Run an active-learning campaign: structures in, a trained force field out. Run again, it goes on."""
+    began = time.monotonic()
     given = {
         "stop.max_labels": ("--max-labels", _number(max_labels)),
         "committee.size": ("--committee-size", _number(committee_size)),
@@ -63,10 +79,31 @@ def run(
         from fff.config import load_config
 
         loaded = load_config(config, override or [], flags=flags)
-        border.run_dir = loaded.run_dir
-        message, code = _dry_run(loaded) if dry_run else _carry_out(loaded, border)
-    typer.echo(message)
-    raise typer.Exit(code)
+        outcome = carry_out(
+            loaded, border, accept_changes=accept_changes, dry_run=dry_run, walltime_end=_end(began, walltime)
+        )
+    finish(*outcome)
+
+
+def resume(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a campaign that was left.")],
+    walltime: Walltime = None,
+    accept_changes: Accept = False,
+    dry_run: DryRun = False,
+    override: Override = None,
+) -> None:
+    """Go on with a campaign where it was left, however it was left."""
+    began = time.monotonic()
+    with Border() as border:
+        from fff.campaigns.resuming import config_of
+        from fff.data.run_directory import RunDirectory
+
+        border.run_dir = run_dir.resolve()
+        loaded = config_of(RunDirectory(border.run_dir), override or [])
+        outcome = carry_out(
+            loaded, border, accept_changes=accept_changes, dry_run=dry_run, walltime_end=_end(began, walltime)
+        )
+    finish(*outcome)
 
 
 def _number(text: str | None) -> int | float | str | None:
@@ -79,32 +116,66 @@ def _number(text: str | None) -> int | float | str | None:
     return text
 
 
-def _dry_run(loaded: LoadedConfig) -> tuple[str, int]:
-    from fff.campaigns.inputs import load_inputs
+def _end(began: float, walltime: str | None) -> float | None:
+    """Return when this process must be over, on the clock `time.monotonic` (s)."""
+    from fff.cli.walltime import seconds
+
+    return None if walltime is None else began + seconds(walltime)
+
+
+def finish(message: str, code: int) -> NoReturn:
+    """Print the last line and exit.
+
+    Raises:
+        typer.Exit: Always.
+    """
+    typer.echo(message)
+    raise typer.Exit(code)
+
+
+def carry_out(
+    loaded: LoadedConfig,
+    border: Border,
+    *,
+    accept_changes: bool,
+    dry_run: bool,
+    walltime_end: float | None,
+) -> tuple[str, int]:
+    """Carry a campaign out, or show what would be done; return the last line and the exit code."""
+    from fff.campaigns.running import open_campaign
     from fff.cli import screen
 
-    inputs = load_inputs(loaded, relax=False)
-    loaded = inputs.loaded
-    typer.echo(screen.values(loaded))
-    typer.echo("")
-    typer.echo(screen.found(inputs))
-    typer.echo("")
-    typer.echo(screen.first_screen(loaded, inputs))
-    typer.echo("")
-    return "Dry run: everything was checked, nothing was written.", 0
-
-
-def _carry_out(loaded: LoadedConfig, border: Border) -> tuple[str, int]:
-    from fff.campaigns.inputs import load_inputs
-    from fff.campaigns.running import run_campaign
-    from fff.cli import screen
-
-    inputs = load_inputs(loaded)
-    loaded = inputs.loaded
-    typer.echo(screen.first_screen(loaded, inputs))
-    typer.echo("")
-    border.started = True
-    outcome = run_campaign(inputs, say=typer.echo)
+    border.run_dir = loaded.run_dir
+    if dry_run:
+        return _dry_run(loaded, accept_changes=accept_changes)
+    with open_campaign(loaded, accept_changes=accept_changes, say=typer.echo) as campaign:
+        typer.echo(screen.first_screen(campaign))
+        typer.echo("")
+        border.started = True
+        outcome = campaign.carry_out(say=typer.echo, walltime_end=walltime_end)
     if outcome.table:
         typer.echo(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code
+
+
+def _dry_run(loaded: LoadedConfig, *, accept_changes: bool) -> tuple[str, int]:
+    from fff.campaigns.inputs import load_inputs
+    from fff.campaigns.resuming import read_resumption
+    from fff.cli import screen
+    from fff.data.run_directory import RunDirectory
+
+    run = RunDirectory(loaded.run_dir)
+    if run.is_opened:
+        resumption = read_resumption(run, loaded, accept_changes=accept_changes)
+        typer.echo(screen.values(resumption.loaded))
+        typer.echo("")
+        typer.echo(screen.where_it_is(run, resumption))
+        return "Dry run: everything was checked, nothing was written.", 0
+    inputs = load_inputs(loaded, relax=False)
+    typer.echo(screen.values(inputs.loaded))
+    typer.echo("")
+    typer.echo(screen.found(inputs))
+    typer.echo("")
+    typer.echo(screen.beginning(inputs))
+    typer.echo("")
+    return "Dry run: everything was checked, nothing was written.", 0

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from fff.campaigns.inputs import Inputs
+    from fff.campaigns.resuming import Resumption
+    from fff.campaigns.running import Campaign
     from fff.config import LoadedConfig
+    from fff.data.run_directory import RunDirectory
 
-__all__ = ["first_screen", "found", "values"]
+__all__ = ["beginning", "first_screen", "found", "values", "where_it_is"]
 
 _TREE = (
     ("config.yaml", "every value of this run; `fff run` takes it"),
@@ -33,8 +36,48 @@ _MOST_FORMULAS = 4
 _REPRESENTATIONS = {"painn": "PaiNN", "schnet": "SchNet"}
 
 
-def first_screen(loaded: LoadedConfig, inputs: Inputs) -> str:
-    """Return what is said before a campaign starts."""
+def first_screen(campaign: Campaign) -> str:
+    """Return what is said before a campaign begins or goes on."""
+    if campaign.resumption is not None:
+        return where_it_is(campaign.run, campaign.resumption)
+    assert campaign.inputs is not None  # noqa: S101 - for the type checker: a campaign begins or goes on
+    return beginning(campaign.inputs)
+
+
+def where_it_is(run: RunDirectory, resumption: Resumption) -> str:
+    """Return how far a campaign is that goes on."""
+    config = resumption.loaded.config
+    snapshot = resumption.policy.snapshot()
+    labels, where = snapshot["labels"], _short(run.path)
+    present = (
+        "no committee yet" if snapshot["round"] is None else f"the committee of round {snapshot['round']}"
+    )
+    how_far = (
+        f"Campaign {config.name} goes on: {labels['done']} of {config.stop.max_labels} labels, {present}, "
+        f"{len(resumption.policy.open_requests)} tasks in flight, on this {config.site.kind}."
+    )
+    return "\n".join(
+        [
+            how_far,
+            "",
+            f"Seed   {config.seed}",
+            f"Output {where}/",
+            *_commands(where),
+        ]
+    )
+
+
+def _commands(where: str) -> list[str]:
+    folder = shlex.quote(where)
+    return [
+        f"Watch  tail -f {folder}/run.log",
+        f"Stop   Ctrl-C, or: fff stop {folder}; the same command again goes on",
+    ]
+
+
+def beginning(inputs: Inputs) -> str:
+    """Return what is said before a new campaign begins."""
+    loaded = inputs.loaded
     config = loaded.config
     where = _short(loaded.run_dir)
     width = max(len(name) for name, _ in _TREE) + 2
@@ -42,7 +85,6 @@ def first_screen(loaded: LoadedConfig, inputs: Inputs) -> str:
     for i, (name, comment) in enumerate(_TREE):
         branch = "└──" if i == len(_TREE) - 1 else "├──"
         tree.append(f"  {branch} {name:<{width}}{comment}")
-    folder = shlex.quote(where)
     return "\n".join(
         [
             _sentence(loaded, inputs),
@@ -50,8 +92,7 @@ def first_screen(loaded: LoadedConfig, inputs: Inputs) -> str:
             f"Seed   {config.seed}",
             "Output",
             *tree,
-            f"Watch  tail -f {folder}/run.log",
-            f"Stop   Ctrl-C, or: touch {folder}/STOP",
+            *_commands(where),
         ]
     )
 

@@ -7,13 +7,20 @@ raises past this border: an exception becomes a failed envelope, and the policy 
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import faulthandler
 import functools
 import io
 import json
+import math
 import os
 import platform
+import shutil
+import threading
 import time
 import traceback
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +29,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fff.base.errors import FffError, ModelFileError
-from fff.base.files import write_bytes
+from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
 from fff.data.accuracy import force_accuracy
 from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
 from fff.data.packing import labels_from_bytes, labels_to_bytes
+from fff.selection import audit_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
     from fff.data.records import Frame, Label
     from fff.models import Committee
     from fff.reference import ReferenceProcess
+    from fff.stages import Lifetime
 
 __all__ = [
     "FUNCTIONS",
@@ -46,6 +55,7 @@ __all__ = [
     "choose",
     "dynamics",
     "evaluate",
+    "overtime_note",
     "reference_dynamics",
     "refit",
     "score",
@@ -70,6 +80,7 @@ class Call:
     Attributes:
         request: Id of the request; files it writes are named after it.
         run_dir: The run directory.
+        limit_s: Seconds after which the task hangs, and its worker is killed.
         args: Arguments of the request.
         settings: The sections of the config that this kind of task needs. Where these two are large they are
             empty here and come as the last parcel, with the key `told:<request>`.
@@ -78,13 +89,18 @@ class Call:
 
     request: str
     run_dir: str
+    limit_s: float = math.inf
     args: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
 
     def path(self, *parts: str) -> Path:
-        """Return a path in the run directory."""
-        return Path(self.run_dir, *parts)
+        """Return a path in the run directory.
+
+        Raises:
+            RunDirectoryError: If it would lie outside; what a resumed campaign asks for comes from its files.
+        """
+        return inside(Path(self.run_dir), Path(*parts))
 
     @property
     def frames(self) -> FrameStore:
@@ -93,22 +109,30 @@ class Call:
 
 
 def _task(
-    function: Callable[[Call, Sequence[Parcel]], dict[str, Any]],
+    function: Callable[[Call, Sequence[Parcel]], dict[str, Any] | None],
 ) -> Callable[..., dict[str, Any]]:
-    """Wrap a task's function: times, worker, and every exception as a failure with its class."""
+    """Wrap a task's function: times, worker, time limit, and every exception as a failure with its class.
+
+    A function that returns None was interrupted, since the campaign stops; asked again, it goes on.
+    """
 
     @functools.wraps(function)
     def run(call: Call, *parcels: Parcel) -> dict[str, Any]:
         started = time.time()
+        watchdog = _watch(call)
         try:
             if call.models and call.models[-1].startswith("told:"):
                 told = json.loads(parcels[-1]["told.json"])
                 call = replace(call, **told, models=call.models[:-1])
-            values = _small(call, function(call, parcels[: len(call.models)]))
-            outcome = "done"
+            result = function(call, parcels[: len(call.models)])
+            values = {} if result is None else _small(call, result)
+            outcome = "interrupted" if result is None else "done"
         except Exception as error:  # noqa: BLE001 - the border of a remote task: it becomes an event
             values = _failure(call, error)
             outcome = "failed"
+        finally:
+            watchdog.cancel()
+            faulthandler.cancel_dump_traceback_later()
         return {
             "outcome": outcome,
             "values": values,
@@ -124,11 +148,39 @@ def _task(
 _ON_DEVICE = {"train", "train_baseline", "refit", "dynamics", "score", "choose", "evaluate"}
 
 
+_BACKSTOP_S = 10.0
+
+
+def overtime_note(call: Call) -> Path:
+    """Return the file that says where a task was when its worker was killed for taking too long."""
+    return call.path("tasks", f"{call.request}.overtime.txt")
+
+
+def _watch(call: Call) -> threading.Timer:
+    """Kill this worker when the task hangs; whatever its children do, they end with it."""
+    timer = threading.Timer(min(call.limit_s, threading.TIMEOUT_MAX), _give_up, [call])
+    timer.daemon = True
+    timer.start()
+    # Code that hangs without letting go of the interpreter lets no thread run; this one needs none.
+    if call.limit_s + _BACKSTOP_S < threading.TIMEOUT_MAX:
+        faulthandler.dump_traceback_later(call.limit_s + _BACKSTOP_S, exit=True)
+    return timer
+
+
+def _give_up(call: Call) -> None:
+    note = overtime_note(call)
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(exist_ok=True)
+        with note.open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+    os._exit(1)
+
+
 def _failure(call: Call, error: Exception) -> dict[str, Any]:
     message = (error.message if isinstance(error, FffError) else str(error)) or type(error).__name__
     hint = f" {error.hint}" if isinstance(error, FffError) and error.hint else ""
     values = {
-        "failure_class": getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup"),
+        "failure_class": _class_of(error),
         "error": type(error).__name__,
         "message": (message + hint)[:MESSAGE_LENGTH],
     }
@@ -141,6 +193,12 @@ def _failure(call: Call, error: Exception) -> dict[str, Any]:
     else:
         values["trace"] = str(trace.relative_to(call.run_dir))
     return values
+
+
+def _class_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    return getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup")
 
 
 def _small(call: Call, values: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +248,18 @@ def _members(parcel: Parcel) -> list[dict[str, bytes]]:
 # --- Trainer --------------------------------------------------------------------------------------------
 
 
-def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+def _lifetime(call: Call) -> Lifetime:
+    """Return where a long task saves itself, and how it learns that the campaign stops."""
+    from fff.stages import Lifetime
+
+    return Lifetime(
+        call.path("tasks", f"{call.request}.stage"),
+        stop=call.path("tasks", "stopping").exists,
+        identity=" ".join(call.models),
+    )
+
+
+def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     from fff.models import train_member
 
     labels = labels_from_bytes(parcels[0]["labels.npz"])
@@ -207,21 +276,25 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         reference_energies={int(number): value for number, value in energies.items()},
         start=start,
         device=_device(),
+        lifetime=(lifetime := _lifetime(call)),
     )
+    if trained is None:
+        return None
     directory = call.path("models", call.args["directory"])
     for name, content in trained.files.items():
         write_bytes(directory / name, content)
+    shutil.rmtree(lifetime.folder, ignore_errors=True)
     return {**trained.summary, "sha256": sha256_bytes(trained.files["weights.safetensors"])}
 
 
 @_task
-def train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+def train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     """Train one member and write it to `models/`; values: its summary and the sha256 of its weights."""
     return _train(call, parcels)
 
 
 @_task
-def train_baseline(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+def train_baseline(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     """Train one member of the comparison committee, exactly as `train` does."""
     return _train(call, parcels)
 
@@ -242,7 +315,7 @@ def refit(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
 
 
 @_task
-def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
+def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     """Run dynamics with the sampling model; values: reason, steps, the last frame and the others."""
     from fff.sampling import DynamicsSettings, run_dynamics
 
@@ -260,9 +333,13 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         member.md_calculator(skin_A=sampling["skin_A"]),
         seed=call.args["seed"],
         deviation=asked,
+        lifetime=(lifetime := _lifetime(call)),
     )
+    if result is None:
+        return None
     frames = [*result.others, result.last]
     ids = call.frames.write(call.request, frames)
+    shutil.rmtree(lifetime.folder, ignore_errors=True)
     described = [_describe(frame_id, frame) for frame_id, frame in zip(ids, frames, strict=True)]
     return {
         "reason": result.reason,
@@ -419,29 +496,28 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     (eV/Å, root mean square over components).
     """
     frame = call.frames.read(call.args["frame"])
-    label = _reference(call).calculate(frame.atoms)
     file = call.path("tasks", f"{call.request}.npz")
-    write_bytes(file, labels_to_bytes([label]))
+    label = _calculated_before(file, frame)
+    if label is None:
+        label = _reference(call).calculate(frame.atoms)
+        write_bytes(file, labels_to_bytes([label]))
     values = {"file": str(file.relative_to(call.run_dir)), "wall_s": round(label.wall_s, 4)}
     if call.args["source"] == "audit":
-        values |= _audit(call, frame, label)
+        errors = audit_frame(frame, label, call.args["energy_shifts_eV"])
+        values |= {"energy_error": errors.energy_eV_per_atom, "force_error": errors.force_eV_per_A}
     return values
 
 
-def _audit(call: Call, frame: Frame, label: Label) -> dict[str, float]:
-    from fff.selection import audit_errors
+def _calculated_before(file: Path, frame: Frame) -> Label | None:
+    """Return the label that a worker wrote before the campaign was killed, or None.
 
-    if frame.forces_eV_per_A is None:
-        msg = f"The frame {call.args['frame']} lacks the forces of the model that drove it."
-        raise ValueError(msg)
-    shifts = call.args["energy_shifts_eV"]
-    errors = audit_errors(
-        frame.energy_eV + sum(shifts.get(str(number), 0.0) for number in frame.atoms.numbers),
-        label.energy_eV,
-        frame.forces_eV_per_A,
-        label.forces_eV_per_A,
-    )
-    return {"energy_error": errors.energy_eV_per_atom, "force_error": errors.force_eV_per_A}
+    The main process takes such a file away as soon as its label is in the database.
+    """
+    try:
+        (label,) = labels_from_bytes(file.read_bytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return label if label.hash == frame.hash else None
 
 
 @_task

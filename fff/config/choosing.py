@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fff.base.errors import ConfigError
-from fff.config.section import PositiveInt, Section
+from fff.config.section import Positive, PositiveInt, Section
 
 __all__ = ["CalculationSection", "QueueSection", "SelectionSection", "StopSection"]
 
@@ -35,6 +35,9 @@ class SelectionSection(Section):
     )
     prune_fraction: float = Field(
         0.05, gt=0, lt=1, description="Part of the frames removed as too similar per step (variance-pruning)."
+    )
+    time_limit_s: Positive = Field(
+        3600.0, description="Time after which a worker that scores, chooses or evaluates is killed."
     )
 
     def check(self) -> None:
@@ -68,7 +71,7 @@ class CalculationSection(Section):
         10, description="Failures of the set-up in a row after which the campaign stops."
     )
     max_attempts: PositiveInt = Field(
-        3, description="Tries of a calculation that was lost or ran out of time."
+        3, description="Tries of a task that was lost, or of a calculation that ran out of time."
     )
 
 
@@ -83,3 +86,6 @@ class StopSection(Section):
     """When the campaign ends."""
 
     max_labels: PositiveInt = Field(128, description="Labels made by this campaign at most.")
+    grace_s: float = Field(
+        10.0, ge=0, description="Time that running tasks have to end, or to save, when a campaign is stopped."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from io import StringIO
@@ -81,14 +82,17 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    base: tuple[str, Mapping[str, Any]] | None = None,
     base_dir: Path | None = None,
 ) -> LoadedConfig:
     """Return the config of a file, changed by flags and by `key=value` texts, the last one winning.
 
     Args:
-        path: YAML file; None starts from the defaults.
+        path: YAML file; None starts from the defaults, or from `base`.
         overrides: Texts such as `sampling.n_steps=400`; the value is read as YAML.
         flags: Dotted key to (name of the flag, value), for options of the command line.
+        base: Name of a source and its nested values with absolute paths, in place of a file: the config that
+            a campaign has.
         base_dir: Folder from which paths in `overrides` and `flags` count; the current one when None.
 
     Raises:
@@ -104,6 +108,10 @@ def load_config(
         stem = path.stem.lstrip(".")
         if "name" not in values and stem:
             values["name"] = stem
+    elif base is not None:
+        name, given_values = base
+        values = copy.deepcopy(dict(given_values))
+        given = dict.fromkeys(_flat(values), name)
     for key, value, source in _changes(overrides, flags or {}):
         _set(values, given, (key, _resolve_value(key, value, here)), source)
     config = config_from_dict(values)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fff.base.errors import LogDamagedError
@@ -16,21 +16,27 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Event", "EventLog", "read_events"]
+__all__ = ["CHANGED", "OPENED", "Event", "EventLog", "damaged", "has_half_line", "read_events"]
 
 SCHEMA_VERSION = 1
+
+OPENED = "opened"
+"""Kind of the first event: config, policy version, capacity."""
+
+CHANGED = "changed"
+"""Kind of an event between two sittings: an accepted change of config or capacity, and the like."""
 
 Outcome = Literal["done", "failed"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened: the campaign was opened, or a request ended.
+    """Something that happened: the campaign was opened or changed, or a request ended.
 
     Attributes:
         seq: Sequence number, from 0, without gaps.
-        kind: `"opened"`, or the kind of the request that ended.
-        request: Id of the request; empty for `opened`.
+        kind: `OPENED`, `CHANGED`, or the kind of the request that ended.
+        request: Id of the request; empty for the first two.
         attempt: Which try of the request this was, from 1.
         outcome: Whether the task gave its result.
         values: Small JSON-able numbers and names; arrays and weights rest in files that it names. Of a failed
@@ -52,7 +58,7 @@ class Event:
 
     def to_line(self) -> str:
         """Return the event as one line of JSON, newline included."""
-        content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        content = {"schema_version": SCHEMA_VERSION, **{name: getattr(self, name) for name in _TYPES}}
         return json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
@@ -62,15 +68,39 @@ class Event:
         Raises:
             ValueError: If the line is no event of a schema this fff reads.
         """
-        content = json.loads(line)
+        try:
+            content = json.loads(line)
+        except RecursionError:
+            msg = "it is nested too deeply"
+            raise ValueError(msg) from None
+        if not isinstance(content, dict):
+            msg = "it is no JSON object"
+            raise ValueError(msg)  # noqa: TRY004 - a damaged line, whatever is wrong with it
         version = content.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             msg = f"schema version {version}, this fff reads {SCHEMA_VERSION}"
             raise ValueError(msg)
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        if content.keys() - _TYPES.keys() or not {"seq", "kind"} <= content.keys():
+            msg = f"an event has the keys {', '.join(_TYPES)}; this has {', '.join(content)}"
+            raise ValueError(msg)
+        for name, value in content.items():
+            if type(value) is not _TYPES[name]:
+                msg = f"`{name}` is {value!r}"
+                raise ValueError(msg)
+        return cls(**content)
+
+
+_TYPES: dict[str, type] = {
+    "seq": int,
+    "kind": str,
+    "request": str,
+    "attempt": int,
+    "outcome": str,
+    "values": dict,
+    "times": dict,
+    "worker": str,
+    "device": str,
+}
 
 
 class EventLog:
@@ -134,18 +164,28 @@ def read_events(path: Path) -> list[Event]:
         FileNotFoundError: If there is no log.
     """
     events: list[Event] = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            event = Event.from_line(line)
-        except ValueError as error:
-            raise _damaged(path, number, str(error)) from error
-        if event.seq != len(events):
-            raise _damaged(path, number, f"sequence number {event.seq} where {len(events)} was due")
-        events.append(event)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                event = Event.from_line(line.decode())
+            except ValueError as error:
+                raise damaged(path, number, str(error)) from error
+            if event.seq != len(events):
+                raise damaged(path, number, f"sequence number {event.seq} where {len(events)} was due")
+            events.append(event)
     return events
+
+
+def has_half_line(path: Path) -> bool:
+    """Whether a log ends in a half-written line, as a crash leaves it; `EventLog` cuts it off."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return False
+        file.seek(size - 1)
+        return file.read(1) != b"\n"
 
 
 def _cut_half_line(path: Path) -> None:
@@ -157,10 +197,15 @@ def _cut_half_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def _damaged(path: Path, line: int, why: str) -> LogDamagedError:
+def damaged(path: Path, line: int, why: str) -> LogDamagedError:
+    """Return the error for a line, counted from 1, that cannot be what was written there."""
+    back = (
+        f", or go back to that point: move the file away and put its first {line - 1} lines in its place "
+        f"(head -n {line - 1})"
+    )
     return LogDamagedError(
-        f"The event log {path} is damaged at line {line}: {why}.",
-        hint=f"Restore the file from a copy, or go back to that point: keep its first {line - 1} lines.",
+        f"The event log {path} is damaged at line {line}: {why.rstrip('.')}.",
+        hint=f"Restore the file from a copy{back if line > 1 else ''}; labels.db keeps every label.",
         path=str(path),
         line=line,
     )

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from fff.base.errors import RunDirectoryError
 from fff.data.frames import FrameStore
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["OPENING_NAMES", "RunDirectory"]
 
-__all__ = ["RunDirectory"]
+OPENING_NAMES = frozenset(
+    {
+        "config.yaml",
+        "provenance.json",
+        "inputs",
+        "lock",
+        "run.log",
+        "labels.db",
+        "labels.db-journal",
+        "models",
+        "frames",
+        "test",
+        "events.jsonl",
+        "parsl",
+        "store",
+        "STOP",
+    }
+)
+"""What a campaign that was killed before its first event may leave in its folder."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +120,19 @@ class RunDirectory:
         """Create it to stop the campaign."""
         return self.path / "STOP"
 
-    def take(self) -> None:
-        """Make the folder and take its lock.
+    @property
+    def stopping(self) -> Path:
+        """Tells workers that the campaign is stopping: write a checkpoint and come back."""
+        return self.tasks / "stopping"
 
-        Raises:
-            RunDirectoryError: If another process works on it, or it cannot be written.
-        """
+    @property
+    def is_opened(self) -> bool:
+        """Whether a campaign was opened here: its first event is written."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self.lock.open("x", encoding="utf-8") as file:
-                json.dump({"host": platform.node(), "pid": os.getpid()}, file)
-        except FileExistsError as error:
-            holder = self.lock.read_text(encoding="utf-8") if self.lock.is_file() else "a file of this name"
-            msg = f"The run directory {self.path} is taken: {holder}."
-            hint = (
-                f"Wait for it, choose another with --run-dir, or remove {self.lock} if that process is gone."
-            )
-            raise RunDirectoryError(msg, hint=hint, path=str(self.path)) from error
-        except OSError as error:
-            msg = f"The run directory {self.path} cannot be written: {error.strerror}."
-            raise RunDirectoryError(
-                msg, hint="Choose another with --run-dir.", path=str(self.path)
-            ) from error
-
-    def give_back(self) -> None:
-        """Release the lock."""
-        self.lock.unlink(missing_ok=True)
+            with self.events.open("rb") as file:
+                return file.readline().endswith(b"\n")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            # It is there, though it cannot be read; reading it says why.
+            return True

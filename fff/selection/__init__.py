@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from fff.selection.audit import AuditErrors, audit_errors
+from fff.selection.audit import AuditErrors, audit_errors, audit_frame
 from fff.selection.deviation import Deviations, deviations
 from fff.selection.rules import SelectionRule, make_rule
 
-__all__ = ["AuditErrors", "Deviations", "SelectionRule", "audit_errors", "deviations", "make_rule"]
+__all__ = [
+    "AuditErrors",
+    "Deviations",
+    "SelectionRule",
+    "audit_errors",
+    "audit_frame",
+    "deviations",
+    "make_rule",
+]

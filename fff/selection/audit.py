@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float
 
-__all__ = ["AuditErrors", "audit_errors"]
+    from fff.data.records import Frame, Label
+
+__all__ = ["AuditErrors", "audit_errors", "audit_frame"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,23 @@ def audit_errors(
         energy_error = float(abs(np.float64(energy_model_eV) - np.float64(energy_reference_eV)) / len(model))
         force_error = float(np.sqrt(np.mean((model - reference) ** 2)))
     return AuditErrors(energy_error, force_error)
+
+
+def audit_frame(frame: Frame, label: Label, energy_shifts_eV: Mapping[str, float]) -> AuditErrors:
+    """Return the errors of the model that drove a run, on its last frame.
+
+    Args:
+        frame: The frame, with the model's energy and forces.
+        label: The reference's.
+        energy_shifts_eV: What the model's energy lacks per atom, by atomic number as text.
+
+    Raises:
+        ValueError: If the frame lacks the model's forces.
+    """
+    if frame.forces_eV_per_A is None:
+        msg = "A frame to be audited carries the energy and forces of the model that drove it; this has none."
+        raise ValueError(msg)
+    shift = sum(energy_shifts_eV.get(str(number), 0.0) for number in frame.atoms.numbers)
+    return audit_errors(
+        frame.energy_eV + shift, label.energy_eV, frame.forces_eV_per_A, label.forces_eV_per_A
+    )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fff.base.files import write_json
+from fff.base.files import inside, write_json
 from fff.base.ids import settings_hash, sha256_bytes
-from fff.compute.tasks import Call
+from fff.compute.tasks import MESSAGE_LENGTH, Call, overtime_note
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.models import fit_reference_energies
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
     from pathlib import Path
 
+    from colmena.models import FailureInformation
     from proxystore.proxy import Proxy
 
     from fff.compute.parcels import Parcel
@@ -45,6 +46,11 @@ SETTINGS = {
 """Sections of the config that a kind of task is told."""
 
 
+_SPARE = 1.1
+_SPARE_S = 300.0
+# Tasks that have a time limit of their own end in order; what is left then hangs.
+
+
 class TrainingSets(Protocol):
     """What a policy says about training sets."""
 
@@ -67,6 +73,7 @@ class Cargo:
         labels: The labels; this process is their only writer.
         policy: Knows what the training sets consist of.
         method: The reference method; rows of the database carry its name and the hash of its settings.
+        hashes: Hashes of the members so far, by folder; new ones are added.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Cargo:
         labels: LabelStore,
         policy: TrainingSets,
         method: ReferenceMethod,
+        hashes: dict[str, str],
     ) -> None:
         self.run = run
         self._config = config.model_dump(mode="json")
@@ -86,7 +94,7 @@ class Cargo:
         self._live: frozenset[str] = frozenset()
         self._live_seq = -1
         self._live_lock = threading.Lock()
-        self._hashes: dict[str, str] = {}
+        self._hashes = hashes
         self._method = method
 
     def load(self, request: Request) -> tuple[Call, list[Proxy[Parcel]]]:
@@ -102,6 +110,7 @@ class Cargo:
             request=request.id,
             run_dir=str(self.run.path),
             models=tuple(keys),
+            limit_s=self._limit_s(request),
             **told,
         )
         return call, proxies
@@ -112,7 +121,25 @@ class Cargo:
             if request.kind == "calculate":
                 self._keep_label(request, values)
             elif request.kind == "train":
-                self._hashes[request.args["directory"]] = f"sha256:{values['sha256']}"
+                self.note_model(request, values)
+
+    def note_model(self, request: Request, values: Mapping[str, Any]) -> None:
+        """Remember the hash of a member: rows of the database say which one drove the dynamics."""
+        self._hashes[request.args["directory"]] = f"sha256:{values['sha256']}"
+
+    def explain_loss(self, call: Call, failure: FailureInformation | None) -> dict[str, Any]:
+        """Return the envelope of a task that gave none: its worker died, was killed, or is out of reach."""
+        message = "The task ended without a result." if failure is None else failure.exception
+        note = overtime_note(call)
+        if note.is_file():
+            message = (
+                f"{call.request} did not end within {call.limit_s:.0f} s, so its worker was killed; "
+                f"{note.relative_to(self.run.path)} says where it was."
+            )
+        return {
+            "outcome": "failed",
+            "values": {"failure_class": "retry", "error": "LostTask", "message": message[:MESSAGE_LENGTH]},
+        }
 
     def release(self, call: Call) -> None:
         """Note that a request has ended: what it named may go unless others need it."""
@@ -128,7 +155,7 @@ class Cargo:
         values = dict(envelope["values"])
         if "values_file" not in values:
             return values
-        path = self.run.path / values["values_file"]
+        path = inside(self.run.path, values["values_file"])
         data = path.read_bytes()
         if sha256_bytes(data) != values["sha256"]:
             msg = f"The file {path} was changed after the worker wrote it."
@@ -160,6 +187,19 @@ class Cargo:
             settings["deviation"] = self._config["selection"]["deviation"]
         return settings
 
+    def _limit_s(self, request: Request) -> float:
+        """Return after how many seconds a task hangs rather than works."""
+        reference_s = float(self._config["reference"]["time_limit_s"])
+        if request.kind == "calculate":
+            return reference_s + _SPARE_S
+        if request.kind == "reference-dynamics":
+            test = self._config["test"]
+            steps = test["equilibration_steps"] + request.args["n_frames"] * test["interval_steps"]
+            return float(steps * reference_s + _SPARE_S)
+        section = {"train": "training", "train-baseline": "training", "dynamics": "sampling"}
+        limit_s = float(self._config[section.get(request.kind, "selection")]["time_limit_s"])
+        return _SPARE * limit_s + _SPARE_S
+
     def _maker(self, key: str, told: bytes) -> Callable[[], Parcel]:
         kind, _, rest = key.partition(":")
         if kind == "told":
@@ -176,7 +216,7 @@ class Cargo:
     def _read_baseline(self, n: int) -> list[Label]:
         labels: list[Label] = []
         for file in sorted(self._policy.baseline_files()):
-            labels += labels_from_bytes((self.run.path / file).read_bytes())
+            labels += labels_from_bytes(inside(self.run.path, file).read_bytes())
         return labels[:n]
 
     def _training_parcel(self, labels: Sequence[Label]) -> Parcel:
@@ -188,7 +228,7 @@ class Cargo:
         }
 
     def _keep_label(self, request: Request, values: Mapping[str, Any]) -> None:
-        path = self.run.path / values["file"]
+        path = inside(self.run.path, values["file"])
         (label,) = labels_from_bytes(path.read_bytes())
         args = request.args
         driver = args.get("model", "")
@@ -211,7 +251,7 @@ class Cargo:
         """Return what was predicted before the label was known: by the committee, or by the driving model."""
         if args.get("score"):
             file, row = args["score"]
-            with np.load(self.run.scores / f"{file}.npz", allow_pickle=False) as score:
+            with np.load(inside(self.run.scores, f"{file}.npz"), allow_pickle=False) as score:
                 ends = np.cumsum(score["n_atoms"])
                 return {
                     # Whatever it was chosen by: one quantity in the whole database.
@@ -251,7 +291,7 @@ def read_models(models: Path, folders: Sequence[str]) -> Parcel:
     """Return the files of several members; the folder of a given model is read with all its members."""
     parcel: Parcel = {}
     for folder in folders:
-        found = sorted((models / folder).rglob("model.json"))
+        found = sorted(inside(models, folder).rglob("model.json"))
         for description in found:
             for file in (description, description.with_name("weights.safetensors")):
                 parcel[str(file.relative_to(models))] = file.read_bytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Request:
     models: tuple[str, ...] = ()
     attempt: int = 1
 
+    def next_attempt(self) -> Request:
+        """Return the same request, to be tried once more."""
+        return replace(self, attempt=self.attempt + 1)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -57,7 +61,11 @@ class Policy(Protocol):
         ...
 
     def handle(self, event: Event) -> Sequence[Request]:
-        """Take in an event and return the requests that may start now."""
+        """Take in an event and return the requests that may start now.
+
+        Besides the ends of requests there is `changed`: an accepted change of config or capacity, labels that
+        were found without their events, or the wish to go on after a failure (see `ActiveLearning`).
+        """
         ...
 
     @property
@@ -73,6 +81,11 @@ class Policy(Protocol):
     @property
     def live_models(self) -> Set[str]:
         """Keys of the models that later requests may name; others may be evicted."""
+        ...
+
+    @property
+    def needed_results(self) -> Set[str]:
+        """Ids of the requests whose files later requests may read."""
         ...
 
     @property

@@ -26,12 +26,15 @@ class StatusWriter:
     Args:
         run: The run directory.
         say: Prints a line for people.
+        started: When the campaign began, in Unix seconds; now when None.
     """
 
-    def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: RunDirectory, say: Callable[[str], None], *, started: float | None = None
+    ) -> None:
         self.run = run
         self._say = say
-        self.started = time.time()
+        self.started = time.time() if started is None else started
         self._written = -WRITE_EVERY_S
         self._said = time.monotonic()
 
@@ -41,7 +44,7 @@ class StatusWriter:
         if now - self._written < WRITE_EVERY_S:
             return
         current = snapshot()
-        self.write(current, state="running", reason="", resumable=False)
+        self.write(current, state="running", reason="", resumable=True)
         self._written = now
         if now - self._said >= SAY_EVERY_S:
             self._said = now
@@ -59,16 +62,18 @@ class StatusWriter:
             "workers": snapshot["usage"]["busy_fraction"],
             "started": self.started,
             "updated": now,
-            "eta_s": self._eta(snapshot["labels"], now) if state == "running" else None,
+            "eta_s": _eta_s(snapshot) if state == "running" else None,
         }
         # Rewritten every two seconds: a power cut may cost the last of them.
         write_json(self.run.status, status, sync=state != "running")
 
-    def _eta(self, labels: Mapping[str, int], now: float) -> float | None:
-        if not labels["done"]:
-            return None
-        per_label = (now - self.started) / labels["done"]
-        return round(per_label * (labels["target"] - labels["done"]), 1)
+
+def _eta_s(snapshot: Mapping[str, Any]) -> float | None:
+    labels = snapshot["labels"]
+    if not labels["done"]:
+        return None
+    per_label = snapshot["usage"]["elapsed_s"] / labels["done"]
+    return float(round(per_label * max(0, labels["target"] - labels["done"]), 1))
 
 
 def describe(snapshot: Mapping[str, Any]) -> str:

@@ -9,12 +9,13 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, get_args
 
 from colmena.exceptions import TimeoutException
 from colmena.thinker import BaseThinker, agent
 
+from fff.base.errors import CampaignError
 from fff.data.events import Event
 from fff.steering.outbox import Outbox
 from fff.steering.records import Agent
@@ -41,20 +42,31 @@ WAIT_S = 0.5
 LARGEST_BACK_OFF_S = 60.0
 
 
+RECENT_TASKS = 20
+"""Tasks of a kind from which the time that the next one takes is told."""
+
+
 class Usage:
     """Adds up how long slots were busy, free, and held back. Not for threads: the Thinker's lock guards it.
 
     Args:
         capacity: Slots per pool.
+        before: The summary of the sittings before this one, if there were any; tasks are not taken from it.
     """
 
-    def __init__(self, capacity: Mapping[str, int]) -> None:
+    def __init__(self, capacity: Mapping[str, int], before: Mapping[str, Any] | None = None) -> None:
+        before = before or {}
         self.capacity = dict(capacity)
+        self.elapsed_before_s = float(before.get("elapsed_s", 0.0))
         self.busy_s: defaultdict[str, float] = defaultdict(float)
+        for pool, seconds in before.get("busy_s", {}).items():
+            self.busy_s[pool] = float(seconds)
+        self.slot_s_before = {pool: float(s) for pool, s in before.get("slot_s", {}).items()}
         self.by_kind_s: defaultdict[str, float] = defaultdict(float)
+        self.recent_s: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_TASKS))
         self.tasks: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        self.held_back_s = 0.0
+        self.held_back_s = float(before.get("held_back_slot_s", 0.0))
         self.started = self._last = time.monotonic()
 
     def advance(self, policy: Policy) -> None:
@@ -67,22 +79,35 @@ class Usage:
         self.held_back_s += policy.held_back * elapsed
 
     def add_task(self, event: Event) -> None:
-        """Count a task that ended."""
+        """Count a task that ended; other events say nothing about the time."""
+        if not event.request:
+            return
         self.tasks[event.kind] += 1
         if event.outcome == "failed":
             self.failed[event.kind] += 1
         if {"started", "ended"} <= set(event.times):
-            self.by_kind_s[event.kind] += event.times["ended"] - event.times["started"]
+            took_s = event.times["ended"] - event.times["started"]
+            self.by_kind_s[event.kind] += took_s
+            if event.outcome == "done":
+                self.recent_s[event.kind].append(took_s)
+
+    def expected_s(self, kind: str) -> float:
+        """Return how long a task of a kind may take, by the longest of the last ones; 0 for the first."""
+        return max(self.recent_s[kind], default=0.0)
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
+        """Seconds that the campaign has run, in all its sittings."""
+        return self.elapsed_before_s + time.monotonic() - self.started
+
+    def slot_s(self) -> dict[str, float]:
+        """Return the time of all slots of each pool, in all sittings."""
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        return {pool: self.slot_s_before.get(pool, 0.0) + n * elapsed for pool, n in self.capacity.items()}
 
     def busy_fraction(self) -> dict[str, float]:
         """Return the part of its slots' time that each pool had something to do."""
-        elapsed = max(self.elapsed_s, 1e-9)
-        return {pool: round(self.busy_s[pool] / (n * elapsed), 3) for pool, n in self.capacity.items()}
+        return {pool: round(self.busy_s[pool] / total, 3) for pool, total in self.slot_s().items()}
 
     def summary(self) -> dict[str, Any]:
         """Return where the time went, JSON-able."""
@@ -97,6 +122,8 @@ class Usage:
         return {
             "elapsed_s": round(self.elapsed_s, 1),
             "busy_fraction": self.busy_fraction(),
+            "busy_s": {pool: round(self.busy_s[pool], 1) for pool in self.capacity},
+            "slot_s": {pool: round(total, 1) for pool, total in self.slot_s().items()},
             "held_back_slot_s": round(self.held_back_s, 1),
             "by_kind": kinds,
         }
@@ -111,8 +138,14 @@ class CampaignThinker(BaseThinker):
         log: Where events go before the policy sees them; its next sequence number is `first_seq`.
         first_seq: Sequence number of the next event.
         cargo: Loads requests and unloads results.
-        capacity: Slots per pool.
+        usage: Adds up where the time goes; it goes on over several Thinkers.
         watch: Called about twice a second with this thinker; may call `stop`.
+        walltime_end: When the last task must have ended, on the clock `time.monotonic` (s).
+
+    Attributes:
+        seq: Sequence number of the next event.
+        stop_reason: Why it was asked to stop, or None.
+        error: What went wrong in an agent, or None.
     """
 
     def __init__(
@@ -122,18 +155,21 @@ class CampaignThinker(BaseThinker):
         log: EventLog,
         first_seq: int,
         cargo: Cargo,
-        capacity: Mapping[str, int],
+        usage: Usage,
         watch: Callable[[CampaignThinker], None],
+        walltime_end: float = math.inf,
     ) -> None:
         super().__init__(queues)
         self._local_queues = queues
         self.policy = policy
-        self.usage = Usage(capacity)
+        self.usage = usage
         self.stop_reason: str | None = None
         self.error: BaseException | None = None
         self._deadline = math.inf
         self._log = log
-        self._seq = first_seq
+        self.seq = first_seq
+        self._walltime_end = walltime_end
+        self._held: list[Request] = []
         self._cargo = cargo
         self._watch = watch
         self._lock = threading.Lock()
@@ -144,7 +180,48 @@ class CampaignThinker(BaseThinker):
         """Hand the first requests to the submitters; call it before `run`."""
         with self._lock:
             live = self._dispatch(requests)
-        self._cargo.set_live(live, self._seq - 1)
+        self._cargo.set_live(live, self.seq - 1)
+
+    def ask(self, request: Request, watch: Callable[[], None]) -> dict[str, Any] | None:
+        """Have a request carried out whose event is in the log already, and return its values.
+
+        Call it before `begin`, from one thread.
+
+        Args:
+            request: The request.
+            watch: Called about twice a second meanwhile.
+
+        Returns:
+            The values, or None if this was asked to stop.
+
+        Raises:
+            CampaignError: If the task fails.
+        """
+        self._send(request)
+        while self.stop_reason is None:
+            watch()
+            try:
+                result = self.queues.get_result(topic=request.agent, timeout=WAIT_S)
+            except TimeoutException:
+                continue
+            if result is None:
+                continue
+            _, call, _ = self._in_flight.pop(request.id)
+            self._cargo.release(call)
+            envelope = result.value if result.success else self._cargo.explain_loss(call, result.failure_info)
+            values = self._cargo.read_values(envelope)
+            if envelope["outcome"] != "done":
+                msg = f"{request.id} could not be carried out again: {values.get('message', 'unknown')}"
+                raise CampaignError(msg)
+            return values
+        return None
+
+    def record(self, event: Event) -> None:
+        """Write an event that is no task's end, and let the policy take it in; call it before `begin`."""
+        with self._lock:
+            self._log.append(event)
+            self.seq += 1
+            self.policy.handle(event)
 
     def stop(self, reason: str, *, grace_s: float = 0.0) -> None:
         """Send nothing more, take in what ends within the grace, then come back from `run`.
@@ -214,6 +291,7 @@ class CampaignThinker(BaseThinker):
         def look() -> None:
             self._watch(self)
             self._log.sync()
+            self._stop_if_all_is_held()
             if self.stop_reason is not None and (not self._in_flight or time.monotonic() > self._deadline):
                 self.done.set()
             self.done.wait(WAIT_S)
@@ -227,7 +305,7 @@ class CampaignThinker(BaseThinker):
                 self.done.wait(WAIT_S)
                 return
             request = self._outboxes[name].get(WAIT_S)
-            if request is not None and not self._is_stopping():
+            if request is not None and not self._is_stopping() and not self._is_too_long(request):
                 self._send(request)
 
         self._until_done(submit_next)
@@ -257,6 +335,21 @@ class CampaignThinker(BaseThinker):
     def _is_stopping(self) -> bool:
         return self.stop_reason is not None or self.done.is_set()
 
+    def _is_too_long(self, request: Request) -> bool:
+        """Hold a request that cannot end before the walltime does, as far as tasks of its kind tell."""
+        if time.monotonic() + self.usage.expected_s(request.kind) <= self._walltime_end:
+            return False
+        with self._lock:
+            self._held.append(request)
+        logger.info("%s is not started: it would not end before the walltime does.", request.id)
+        return True
+
+    def _stop_if_all_is_held(self) -> None:
+        with self._lock:
+            all_held = bool(self._held) and len(self._held) == len(self.policy.open_requests)
+        if all_held:
+            self.stop("the walltime is near, and what is left to do would not end before it")
+
     def _send(self, request: Request) -> None:
         call, proxies = self._cargo.load(request)
         self._in_flight[request.id] = (request, call, time.time())
@@ -270,16 +363,27 @@ class CampaignThinker(BaseThinker):
 
     def _take_in(self, result: Result) -> None:
         info = result.task_info or {}
-        request, call, queued = self._in_flight.pop(info["request"])
-        envelope = result.value if result.success else _lost(result)
+        request, call, queued = self._in_flight[info["request"]]
+        envelope = result.value if result.success else self._cargo.explain_loss(call, result.failure_info)
+        if envelope["outcome"] == "interrupted":
+            # It was asked to stop and has written its checkpoint. No event: whoever resumes asks again.
+            logger.info("%s was interrupted; it goes on from its checkpoint.", request.id)
+            self._cargo.release(call)
+            del self._in_flight[request.id]
+            return
         values = self._cargo.read_values(envelope)
+        if values.get("failure_class") == "disk":
+            # Not the fault of the task, and the next one would meet it too.
+            msg = f"{request.id} found no space: {values['message']}"
+            raise CampaignError(msg, hint="Make room on that disk.")
         self._cargo.unload(request, values, envelope["outcome"])
         self._cargo.release(call)
+        del self._in_flight[request.id]
         times = {"queued": queued}
         times |= {key: envelope[key] for key in ("started", "ended") if key in envelope}
         with self._lock:
             event = Event(
-                seq=self._seq,
+                seq=self.seq,
                 kind=request.kind,
                 request=request.id,
                 attempt=request.attempt,
@@ -300,7 +404,7 @@ class CampaignThinker(BaseThinker):
         self.usage.advance(self.policy)
         self.usage.add_task(event)
         self._log.append(event)
-        self._seq += 1
+        self.seq += 1
         return self._dispatch(self.policy.handle(event))
 
     def _dispatch(self, requests: Sequence[Request]) -> Set[str]:
@@ -308,13 +412,3 @@ class CampaignThinker(BaseThinker):
             delay = min(2.0 ** (request.attempt - 1), LARGEST_BACK_OFF_S) if request.attempt > 1 else 0.0
             self._outboxes[request.agent].put(request, delay_s=delay)
         return self.policy.live_models
-
-
-def _lost(result: Result) -> dict[str, Any]:
-    """Return the envelope of a task that gave none: its worker died or could not be reached."""
-    info = result.failure_info
-    message = "The task ended without a result." if info is None else info.exception
-    return {
-        "outcome": "failed",
-        "values": {"failure_class": "retry", "error": "LostTask", "message": message[:600]},
-    }

@@ -168,9 +168,11 @@ class Game:
         return self._handle(request, "done", {**answer(request, self.config), **values})
 
     def fail(
-        self, request: Request, message: str = "it broke", failure_class: str = "retry"
+        self, request: Request, message: str = "it broke", failure_class: str | None = None
     ) -> list[Request]:
         """Have a task fail; returns what the policy asks for then."""
+        # A calculation is lost, any other task breaks down, unless told otherwise.
+        failure_class = failure_class or ("retry" if request.kind == "calculate" else "setup")
         values = {"failure_class": failure_class, "error": "Error", "message": message}
         return self._handle(request, "failed", values)
 

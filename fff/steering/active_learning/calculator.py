@@ -10,12 +10,14 @@ from fff.steering.active_learning.state import START_MODEL, LabelRecord
 from fff.steering.records import Request, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from fff.data.events import Event
     from fff.steering.active_learning.sampler import Sampler
     from fff.steering.active_learning.selector import Selector
     from fff.steering.active_learning.state import Audit, State
 
-__all__ = ["Calculator"]
+__all__ = ["Calculator", "label_number"]
 
 
 class Calculator:
@@ -40,14 +42,11 @@ class Calculator:
     def is_held_back(self) -> bool:
         """Whether only `calculation.max_ahead` keeps the next label from being made."""
         state = self.state
-        exempt = state.retries or state.initial
-        return not exempt and state.caused >= state.config.max_ahead and self._has_work()
+        return not state.initial and state.caused >= state.config.max_ahead and self._has_work()
 
     def take(self) -> Request:
-        """Return the next label: a retry, an initial structure, or audit and selection at random."""
+        """Return the next label: an initial structure, or audit and selection at random."""
         state = self.state
-        if state.retries:
-            return state.retries.pop(0)
         if state.initial:
             frame, hash_ = state.initial.pop(0)
             request = self._request(frame, hash_, {"source": "initial", "segment": frame})
@@ -74,21 +73,57 @@ class Calculator:
             errors = AuditErrors(event.values["energy_error"], event.values["force_error"])
             self._sampler.audited(args["trajectory"], args["frame"], args["steps"], errors)
 
+    def adopt(self, labels: Sequence[Mapping[str, str]]) -> None:
+        """Take in labels that the database holds and no event tells of: they were paid for.
+
+        Args:
+            labels: Request, hash and source of each.
+        """
+        state = self.state
+        for label in labels:
+            # Their ids are taken: rows are never replaced.
+            state.n_calculations = max(state.n_calculations, label_number(label["request"]) + 1)
+            if label["hash"] not in state.known:
+                state.labels.append(LabelRecord(label["request"], label["hash"], label["source"]))
+                state.known[label["hash"]] = label["request"]
+                state.n_own_labels += 1
+        self._drop_known()
+
+    def go_on(self) -> None:
+        """Give what failed for no fault of its own another chance, after the cause was put right."""
+        state = self.state
+        state.consecutive_failures.clear()
+        for request in state.given_up:
+            hash_ = request.args["hash"]
+            del state.set_aside[hash_]
+            state.n_failed -= 1
+            if request.args["source"] == "audit":
+                # Its trajectory went elsewhere meanwhile; the structure may come again by itself.
+                del state.known[hash_]
+                continue
+            if request.args["source"] == "initial":
+                state.initial_open.add(request.id)
+            elif request.args["generation"] == state.sampling_round:
+                state.caused += 1
+            state.retry(request)
+        state.given_up.clear()
+
     def _receive_failure(self, event: Event, request: Request) -> None:
         state, args = self.state, request.args
         message = event.values.get("message", "unknown")
         first = state.first_failure.setdefault("calculate", message)
         failure_class = event.values.get("failure_class")
-        again = failure_class != "structure" and request.attempt < state.config.calculation.max_attempts
-        # Lost workers say nothing about the set-up, however many at once, as long as a retry may help.
-        if failure_class == "setup" or not again:
-            self._count_failure(first)
+        # What was lost and may be tried again does not come here.
+        again = failure_class != "structure" and state.may_retry(request)
+        self._count_failure(first)
         if again:
-            state.retries.append(_next_attempt(request))
+            state.retry(request)
             return
         # Set aside: the hash stays known, so that the structure is never asked for again.
         state.n_failed += 1
         state.set_aside[args["hash"]] = message
+        if failure_class != "structure":
+            state.given_up.append(request)
         state.initial_open.discard(request.id)
         if args["source"] != "initial" and args["generation"] == state.sampling_round:
             state.caused -= 1
@@ -108,8 +143,6 @@ class Calculator:
 
     def _has_work(self) -> bool:
         state = self.state
-        if state.retries:
-            return True
         if state.budget_taken:
             return False
         return bool(state.initial or state.selected or self._audits())
@@ -194,13 +227,11 @@ class Calculator:
         return request
 
 
-def _next_attempt(request: Request) -> Request:
-    return Request(
-        request.id,
-        request.kind,
-        request.agent,
-        request.pool,
-        request.args,
-        request.models,
-        request.attempt + 1,
-    )
+def label_number(request: str) -> int:
+    """Return the number in the id of a label's request.
+
+    Example:
+        >>> label_number("label-00012")
+        12
+    """
+    return int(request.rpartition("-")[2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fff.config import config_from_dict
+from fff.data.events import CHANGED
 from fff.steering.active_learning.calculator import Calculator
 from fff.steering.active_learning.sampler import Sampler
 from fff.steering.active_learning.scheduling import Scheduler
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     from fff.data.events import Event
     from fff.steering.records import Request
 
-__all__ = ["POLICY_VERSION", "ActiveLearning"]
+__all__ = ["POLICY_VERSION", "ActiveLearning", "trained_by"]
 
-POLICY_VERSION = 1
+POLICY_VERSION = 2
 """Raised whenever the same events would give other requests than before."""
 
 
@@ -64,14 +66,32 @@ class ActiveLearning:
     def handle(self, event: Event) -> list[Request]:
         """Take in the end of a request and return what may start now.
 
+        A task that was lost (failure class `retry`: its worker died, its time ran out, a file system was
+        away) says nothing about what it was asked, so it is asked again and no role hears of it.
+
         Raises:
             KeyError: If the event answers no open request: the log does not belong to this policy.
+            ValueError: If it answers another attempt or kind than the open one.
         """
+        if event.kind == CHANGED:
+            self._change(event.values)
+            return self._emit()
         state = self.state
-        request = state.open.pop(event.request)
+        request = state.open[event.request]
+        if (event.kind, event.attempt) != (request.kind, request.attempt):
+            msg = (
+                f"{event.request} is open as {request.kind}, attempt {request.attempt}; "
+                f"the event is of {event.kind}, attempt {event.attempt}"
+            )
+            raise ValueError(msg)
+        del state.open[event.request]
         state.n_open[request.kind] -= 1
         state.free[request.pool] += 1
-        self._receivers[request.kind](event, request)
+        lost = event.outcome == "failed" and event.values.get("failure_class") == "retry"
+        if lost and state.may_retry(request):
+            state.retry(request)
+        else:
+            self._receivers[request.kind](event, request)
         return self._emit()
 
     @property
@@ -98,6 +118,26 @@ class ActiveLearning:
         if state.baseline is not None and state.baseline.waiting:
             live.add(f"baseline:{state.baseline.n_labels}")
         return live
+
+    @property
+    def needed_results(self) -> set[str]:
+        """Ids of the requests whose files later requests may read: models, frames, scores, test sets."""
+        state = self.state
+        requests = [*state.open.values(), *state.retries]
+        frames = {trajectory.frame for trajectory in state.trajectories} | set(state.pool)
+        frames |= {audit.frame for audit in state.audits} | set(state.taken)
+        models = self.live_models
+        needed = {score.request for score in (*state.scored.values(), *state.selected.values())}
+        files = [*state.test_files, *state.baseline_files]
+        for request in requests:
+            args = request.args
+            models |= set(request.models)
+            frames |= {args["frame"]} if "frame" in args else set(args.get("frames", ()))
+            needed |= {score[0] for score in args.get("candidates", {}).values()}
+            needed |= {args["score"][0]} if args.get("score") else set()
+        needed |= {frame.rpartition(":")[0] for frame in frames}
+        needed |= {file.rpartition("/")[2].removesuffix(".npz") for file in files}
+        return needed | {name for key in models for name in trained_by(key)}
 
     def training_set(self, n: int) -> list[str]:
         """Return the ids of the first `n` labels."""
@@ -145,6 +185,32 @@ class ActiveLearning:
             "first_failures": dict(state.first_failure),
         }
 
+    def _change(self, values: Mapping[str, Any]) -> None:
+        """Take in what was decided between two sittings.
+
+        Args:
+            values: Any of `labels` (rows of the database without an event: request, hash, source), `config`
+                (the whole of it), `capacity` with `pool_of`, and `go_on` (after a failure whose cause was
+                put right).
+        """
+        state = self.state
+        if "config" in values:
+            config = config_from_dict(values["config"])
+            extended = config.stop.max_labels > state.config.stop.max_labels
+            state.config = config
+            self._tester.extend()
+            if extended and state.verdict is not None and state.verdict.state == "finished":
+                state.verdict = None
+        if "capacity" in values:
+            state.move_to(values["capacity"], values["pool_of"])
+        if values.get("go_on"):
+            state.verdict = None
+            state.barren_runs = 0
+            state.first_failure.clear()
+            self._calculator.go_on()
+            self._trainer.go_on()
+        self._calculator.adopt(values.get("labels", ()))
+
     def _emit(self) -> list[Request]:
         state = self.state
         emitted: list[Request] = []
@@ -177,3 +243,17 @@ class ActiveLearning:
             "no structure is left to label and no trajectory can go on"
             + (f". The first calculation that failed: {error}" if error else ""),
         )
+
+
+def trained_by(key: str) -> list[str]:
+    """Return the ids of the requests that trained the models of a key.
+
+    Example:
+        >>> trained_by("committee:round-003:0-2"), trained_by("member:baseline:1"), trained_by("labels:8")
+        (['train-r003-m0', 'train-r003-m2'], ['train-baseline-m1'], [])
+    """
+    kind, _, rest = key.partition(":")
+    if kind not in {"committee", "member"}:
+        return []
+    folder, _, members = rest.partition(":")
+    return [f"train-{folder.replace('round-', 'r')}-m{member}" for member in members.split("-")]

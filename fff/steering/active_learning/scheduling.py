@@ -19,8 +19,9 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Hands out free slots, one request at a time.
 
-    Inference and other short work for the accelerators goes first, since others wait for it; then training;
-    then sampling and calculation by the slots each may use; reference dynamics fill what is left.
+    What was lost is tried again before anything else. Inference and other short work for the accelerators
+    comes next, since others wait for it; then training; then sampling and calculation by the slots each may
+    use; reference dynamics fill what is left.
 
     Args:
         state: The shared state.
@@ -54,7 +55,12 @@ class Scheduler:
         for pool, free in self.state.free.items():
             if free < 1:
                 continue
-            request = self._inference(pool) or self._training(pool) or self._cpu_work(pool)
+            request = (
+                self.state.take_retry(pool)
+                or self._inference(pool)
+                or self._training(pool)
+                or self._cpu_work(pool)
+            )
             if request is None:
                 # Nothing else wants the slot, so a training takes nothing from anybody.
                 request = self._training(pool, fill=True)

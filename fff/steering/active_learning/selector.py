@@ -68,12 +68,8 @@ class Selector:
         state.scored = {}
         # Labels this committee was not trained on, done or on their way, count as chosen already.
         known_to = state.committee.n_labels if state.committee is not None else 0
-        done = [label.frame for label in state.labels[known_to:]]
-        on_their_way = [
-            request.args["frame"]
-            for request in (*state.open.values(), *state.retries)
-            if request.kind == "calculate"
-        ]
+        done = [label.frame for label in state.labels[known_to:] if label.frame]
+        on_their_way = [request.args["frame"] for request in state.of_kind("calculate")]
         state.taken = [*done, *on_their_way]
 
     def wants_slot(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from fff.config import ActiveLearningConfig, config_from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fff.data.events import Event
     from fff.steering.records import Request, Verdict
@@ -204,6 +205,7 @@ class State:
     # Scheduling
     free: dict[str, int]
     open: dict[str, Request] = field(default_factory=dict)
+    retries: list[Request] = field(default_factory=list)
     n_open: Counter[str] = field(default_factory=Counter)
     sampling_slots: int = 1
     trained_last: bool = False
@@ -215,8 +217,8 @@ class State:
     initial: list[tuple[str, str]] = field(default_factory=list)
     initial_open: set[str] = field(default_factory=set)
     audits: list[Audit] = field(default_factory=list)
-    retries: list[Request] = field(default_factory=list)
     set_aside: dict[str, str] = field(default_factory=dict)
+    given_up: list[Request] = field(default_factory=list)
     n_calculations: int = 0
     caused: int = 0
     consecutive_failures: Counter[str] = field(default_factory=Counter)
@@ -264,6 +266,9 @@ class State:
     baseline_files: list[str] = field(default_factory=list)
     n_baseline_frames: int = 0
     baseline: Round | None = None
+    n_baselines: int = 0
+    n_random_planned: int = 0
+    n_chunks: Counter[str] = field(default_factory=Counter)
     to_evaluate: list[tuple[str, str, int, int]] = field(default_factory=list)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -308,14 +313,52 @@ class State:
         return self.config.seed
 
     def running(self, kind: str) -> int:
-        """Return how many requests of a kind are open."""
+        """Return how many requests of a kind are open, or wait to be tried again."""
         return self.n_open[kind]
+
+    def of_kind(self, kind: str) -> Iterator[Request]:
+        """Yield the requests of a kind that are open, or wait to be tried again."""
+        return (r for r in chain(self.open.values(), self.retries) if r.kind == kind)
+
+    def retry(self, request: Request) -> None:
+        """Have a request that has just ended tried again, as soon as its pool has a slot."""
+        self.retries.append(request.next_attempt())
+        self.n_open[request.kind] += 1
+
+    def take_retry(self, pool: str) -> Request | None:
+        """Return the request of a pool that waits longest to be tried again, or None."""
+        index = next((i for i, request in enumerate(self.retries) if request.pool == pool), None)
+        if index is None:
+            return None
+        request = self.retries.pop(index)
+        self.n_open[request.kind] -= 1
+        return request
+
+    def may_retry(self, request: Request) -> bool:
+        """Whether a request that failed may be tried again.
+
+        Counted anew after so many tries, so that one who goes on after a failure gets as many again.
+        """
+        return request.attempt % self.config.calculation.max_attempts != 0
+
+    def move_to(self, capacity: Mapping[str, int], pool_of: Mapping[str, str]) -> None:
+        """Go on with other slots; what is open keeps its place, also where there are fewer slots now."""
+        self.capacity, self.pool_of = dict(capacity), dict(pool_of)
+        self.free = dict(capacity)
+        for request in self.open.values():
+            self.free[self.pool_of[request.kind]] -= 1
+        self.open = {name: replace(r, pool=self.pool_of[r.kind]) for name, r in self.open.items()}
+        self.retries = [replace(r, pool=self.pool_of[r.kind]) for r in self.retries]
+
+    @property
+    def baseline_folder(self) -> str:
+        """Folder of the present comparison committee; an extended campaign has one more."""
+        return "baseline" if self.n_baselines == 0 else f"baseline-{self.n_baselines + 1}"
 
     @property
     def budget_taken(self) -> bool:
         """Whether the labels that are done or on their way use up `stop.max_labels`."""
-        on_their_way = self.running("calculate") + len(self.retries)
-        return self.n_own_labels + on_their_way >= self.config.stop.max_labels
+        return self.n_own_labels + self.running("calculate") >= self.config.stop.max_labels
 
     @property
     def budget_spent(self) -> bool:

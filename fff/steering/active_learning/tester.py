@@ -40,8 +40,21 @@ class Tester:
         test = state.config.test
         if not state.test_files:
             self._plan("testset", test.n_frames or 0)
-        if test.random_baseline:
-            self._plan("randomset", len(state.labels) + state.config.stop.max_labels)
+        self.extend()
+
+    def extend(self) -> None:
+        """Plan the random frames that `stop.max_labels` asks for beyond those planned before."""
+        state = self.state
+        if not state.config.test.random_baseline:
+            return
+        imported = len(state.labels) - state.n_own_labels
+        more = imported + state.config.stop.max_labels - state.n_random_planned
+        if more > 0:
+            self._plan("randomset", more)
+            state.n_random_planned += more
+        baseline = state.baseline
+        if baseline is not None and not (baseline.waiting or baseline.running) and not state.budget_spent:
+            self._begin_baseline_anew()
 
     def new_committee(self, committee: Committee) -> None:
         """Have the error of a new committee measured."""
@@ -124,7 +137,9 @@ class Tester:
         """Take in the errors of a committee; a failure is tried once more, then noted."""
         args = request.args
         if event.outcome == "done":
-            self.state.errors[args["name"]] = {"n_labels": args["n_labels"], **event.values}
+            # Of several comparisons, each after an extension, the last one counts.
+            name = "baseline" if args["name"].startswith("baseline") else args["name"]
+            self.state.errors[name] = {"n_labels": args["n_labels"], **event.values}
         elif request.attempt < MAX_ATTEMPTS:
             self.state.to_evaluate.append(
                 (args["name"], request.models[0], args["n_labels"], request.attempt + 1)
@@ -148,12 +163,12 @@ class Tester:
         member, attempt = baseline.waiting.pop(0)
         baseline.running.add(member)
         return Request(
-            id=f"train-baseline-m{member}",
+            id=f"train-{state.baseline_folder}-m{member}",
             kind="train-baseline",
             agent="Trainer",
             pool=state.pool_of["train"],
             args={
-                "directory": f"baseline/member-{member}",
+                "directory": f"{state.baseline_folder}/member-{member}",
                 "member": member,
                 "n_labels": baseline.n_labels,
                 "seed": seed_for(state.seed, "train-baseline", member, attempt),
@@ -178,15 +193,25 @@ class Tester:
         else:
             self.state.first_failure.setdefault("train-baseline", event.values.get("message", "unknown"))
         if not baseline.waiting and not baseline.running and baseline.members:
-            key = committee_key("baseline", baseline.members)
-            self.state.to_evaluate.append(("baseline", key, baseline.n_labels, 1))
+            folder = self.state.baseline_folder
+            key = committee_key(folder, baseline.members)
+            self.state.to_evaluate.append((folder, key, baseline.n_labels, 1))
+            if not self.state.budget_spent:
+                # The campaign was extended meanwhile.
+                self._begin_baseline_anew()
+
+    def _begin_baseline_anew(self) -> None:
+        self.state.baseline = None
+        self.state.n_baselines += 1
 
     def _plan(self, purpose: Purpose, n_frames: int) -> None:
         """Divide frames into stretches so that every start structure and temperature has its share."""
         n_chunks = max(-(-n_frames // FRAMES_PER_CHUNK), min(n_frames, self._n_conditions()))
+        first = self.state.n_chunks[purpose]
         for index in range(n_chunks):
             size = (index + 1) * n_frames // n_chunks - index * n_frames // n_chunks
-            self.state.chunks_waiting.append(Chunk(purpose, index, size, n_chunks))
+            self.state.chunks_waiting.append(Chunk(purpose, first + index, size, n_chunks))
+        self.state.n_chunks[purpose] += n_chunks
 
     def _n_conditions(self) -> int:
         return len(self.state.start_frames) * len(self.state.config.test.temperatures_K)
@@ -195,15 +220,13 @@ class Tester:
         """Return start structure and temperature of a stretch; fewer stretches than conditions are spread."""
         temperatures = self.state.config.test.temperatures_K
         n = self._n_conditions()
-        index = chunk.index % n if chunk.n_chunks >= n else chunk.index * n // chunk.n_chunks
+        index = chunk.index % n if chunk.n_chunks >= n else chunk.index * n // chunk.n_chunks % n
         return self.state.start_frames[index // len(temperatures)], temperatures[index % len(temperatures)]
 
     def _makes(self, purpose: Purpose) -> bool:
         waiting = any(chunk.purpose == purpose for chunk in self.state.chunks_waiting)
         return waiting or any(
-            request.args["purpose"] == purpose
-            for request in self.state.open.values()
-            if request.kind == "reference-dynamics"
+            request.args["purpose"] == purpose for request in self.state.of_kind("reference-dynamics")
         )
 
     def _has_test_set(self) -> bool:

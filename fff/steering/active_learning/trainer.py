@@ -120,11 +120,17 @@ class Trainer:
                 "failed", f"The given model could not be evaluated on the first labels: {why}"
             )
 
+    def go_on(self) -> None:
+        """Try again what ended the campaign, after the cause was put right."""
+        self.state.failed_rounds = 0
+        if self.state.refit == "running" and not self.state.running("refit"):
+            self.state.refit = "due"
+
     def _is_due(self) -> bool:
         state = self.state
         if len(state.labels) < FEWEST_LABELS or not state.initial_done:
             return False
-        if state.round < 0:
+        if state.committee is None:
             return True
         new = len(state.labels) - state.n_labels_at_start
         # A difference of counts: a trigger that falls into a running round is still there at its end.

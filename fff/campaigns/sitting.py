@@ -1,0 +1,395 @@
+"""A sitting: a campaign from the start of a process to its last line, which may be one of several."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from fff.base.errors import CampaignError, FffError, RunDirectoryError
+from fff.base.files import write_json, write_text
+from fff.campaigns.opening import open_run
+from fff.campaigns.restoring import find_lost, is_as_before
+from fff.campaigns.resuming import Resumption, answer_from_database
+from fff.compute.queues import LocalQueues
+from fff.compute.server import start_server, stop_server
+from fff.compute.sites import make_site
+from fff.compute.stores import ModelShelf, open_store
+from fff.compute.tasks import FUNCTIONS
+from fff.config import config_to_yaml
+from fff.data.events import CHANGED, OPENED, Event, EventLog
+from fff.data.labels import LabelStore
+from fff.data.provenance import collect_provenance
+from fff.reference import make_reference
+from fff.report.summary import write_summary
+from fff.steering.active_learning.policy import POLICY_VERSION
+from fff.steering.cargo import Cargo
+from fff.steering.records import Agent
+from fff.steering.replay import replay
+from fff.steering.status import StatusWriter
+from fff.steering.thinker import CampaignThinker, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fff.campaigns.inputs import Inputs
+    from fff.compute.server import TaskServer
+    from fff.config import ActiveLearningConfig
+    from fff.data.run_directory import RunDirectory
+    from fff.steering.records import Request
+    from fff.steering.replay import Replay
+
+__all__ = ["LEAST_WALLTIME_S", "Outcome", "Sitting", "last_line"]
+
+type State = Literal["finished", "stopped", "failed"]
+
+logger = logging.getLogger(__name__)
+
+CLOSING_S = 5.0
+"""How long the task server may take to close, in seconds."""
+
+LAST_WORDS_S = 10.0
+"""How long the end may take besides, killing what is left and writing the summary among it, in seconds."""
+
+LEAST_WALLTIME_S = 60.0
+"""A shorter walltime, in seconds, would be over before the first workers are there."""
+
+MAX_RESTARTS = 3
+"""Task servers that may be lost in a row, without an event in between, before the campaign stops."""
+
+EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 3}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended.
+
+    Attributes:
+        state: finished, stopped or failed.
+        message: The last line for people.
+        table: The summary table, for people.
+    """
+
+    state: State
+    message: str
+    table: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line exits with."""
+        return EXIT_CODES[self.state]
+
+
+class Sitting:
+    """Carries a campaign out, new or where it was left.
+
+    Args:
+        run: The run directory; its lock is held.
+        config: The config to go on with.
+        beginning: The inputs of a new campaign, or how one goes on.
+        say: Prints a line for people.
+        refresh_lock: Shows that this process lives; called about twice a second.
+        walltime_end: When this process must be over, on the clock `time.monotonic` (s); infinity for never.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: ActiveLearningConfig,
+        beginning: Inputs | Resumption | None,
+        say: Callable[[str], None],
+        *,
+        refresh_lock: Callable[[], None],
+        walltime_end: float,
+    ) -> None:
+        self.run = run
+        self._config = config
+        self._beginning = beginning
+        self._say = say
+        self._refresh_lock = refresh_lock
+        self._site = make_site(config.site)
+        self._last_task_end = walltime_end - CLOSING_S - LAST_WORDS_S
+        self._stop_at = self._last_task_end - config.stop.grace_s
+        self._usage = Usage(self._site.pools)
+        self._hashes: dict[str, str] = {}
+        self._thinker: CampaignThinker | None = None
+        self._stopped: tuple[str, bool] | None = None
+
+    def stop(self, reason: str, at_once: bool) -> None:
+        """Stop: nothing new is begun, what runs gets its grace unless `at_once`. Safe in a signal handler."""
+        self._stopped = (reason, at_once)
+        if self._thinker is not None:
+            self._thinker.stop(reason, grace_s=0.0 if at_once else self._config.stop.grace_s)
+
+    def carry_out(self) -> Outcome:
+        """Carry the campaign out and return how this sitting ended."""
+        with _logging_to(self.run):
+            found: Replay | None = None
+            try:
+                # A log that is there and empty says that what lies beside it is a campaign's beginning.
+                with EventLog(self.run.events) as log:
+                    found = self._go_on(log) if isinstance(self._beginning, Resumption) else self._begin(log)
+                status = StatusWriter(self.run, self._say, started=found.events[0].times.get("started"))
+                self._sit(found, status)
+            except (OSError, FffError) as error:
+                logger.exception("The campaign could not be carried on.")
+                state, reason = _failure(error)
+            else:
+                state, reason = self._judge(found)
+            return self._last_words(found, state, reason)
+
+    def _begin(self, log: EventLog) -> Replay:
+        """Write all that a new campaign begins with, its first event last."""
+        assert self._beginning is not None  # noqa: S101 - for the type checker
+        assert not isinstance(self._beginning, Resumption)  # noqa: S101 - for the type checker
+        values = open_run(self.run, self._config, self._beginning) | {
+            "capacity": self._site.pools,
+            "pool_of": {kind: self._site.pool_of(kind) for kind in FUNCTIONS},
+            "policy_version": POLICY_VERSION,
+        }
+        event = Event(0, OPENED, values=values, times={"started": time.time()})
+        found = replay([event], self.run.events)
+        log.append(event)
+        return found
+
+    def _go_on(self, log: EventLog) -> Replay:
+        """Write what was decided meanwhile, and what its database knows and its log does not."""
+        resumption = self._beginning
+        assert isinstance(resumption, Resumption)  # noqa: S101 - for the type checker
+        for note in resumption.notes:
+            self._note(note)
+        found = resumption.replay
+
+        def take_in(event: Event) -> None:
+            log.append(event)
+            found.take_in(event)
+
+        if resumption.changed:
+            take_in(_changed(found, resumption.changed))
+        if "config" in resumption.changed:
+            write_text(self.run.config, config_to_yaml(self._config))
+        with LabelStore(self.run.labels) as labels:
+            for request in answer_from_database(self.run, labels, found, take_in):
+                self._note(f"labels.db holds {request}, whose event was lost; the event is written anew.")
+        self._add_to_provenance()
+        self._usage = Usage(self._site.pools, _usage_before(self.run))
+        for event in found.events:
+            self._usage.add_task(event)
+        n = len(found.policy.open_requests)
+        self._note(f"The campaign goes on after {len(found.events)} events; {n} requests are sent again.")
+        return found
+
+    def _add_to_provenance(self) -> None:
+        """Note with what versions, and where, the campaign goes on."""
+        try:
+            content = json.loads(self.run.provenance.read_text(encoding="utf-8"))
+            before = [*content.get("resumed", [])]
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._note("provenance.json was missing or damaged; it is written anew, without the inputs.")
+            content, before = collect_provenance(seed=self._config.seed, inputs=[]), []
+        sitting = collect_provenance(seed=self._config.seed, inputs=[])
+        del sitting["inputs"]
+        write_json(self.run.provenance, {**content, "resumed": [*before, sitting]})
+
+    def _sit(self, found: Replay, status: StatusWriter) -> None:
+        """Let a Thinker work; where the task server is lost, begin again with another one."""
+        seq = len(found.events)
+        self._hashes |= {
+            request.args["directory"]: f"sha256:{event.values['sha256']}"
+            for request, event in found.done.values()
+            if request.kind == "train"
+        }
+        lost = find_lost(self.run, found) if isinstance(self._beginning, Resumption) else []
+        restarts = 0
+        while True:
+            with self._working(found, seq, status) as (thinker, server, cargo):
+                if lost:
+                    self._restore(lost, thinker, server, cargo, found)
+                    lost = []
+                thinker.begin(list(found.policy.open_requests.values()))
+                thinker.run()
+                server_lost = not server.is_alive()
+            if not server_lost or thinker.error is None or thinker.stop_reason is not None:
+                return
+            restarts = 1 if thinker.seq > seq else restarts + 1
+            if restarts > MAX_RESTARTS:
+                return
+            seq = thinker.seq
+            self._note(f"{thinker.error} It is started anew, and what was in flight is asked for again.")
+
+    @contextlib.contextmanager
+    def _working(
+        self, found: Replay, seq: int, status: StatusWriter
+    ) -> Iterator[tuple[CampaignThinker, TaskServer, Cargo]]:
+        """Open all that a Thinker works with; close it whatever happens: no process, no object is left."""
+        self.run.stopping.unlink(missing_ok=True)
+        queues = LocalQueues(topics=get_args(Agent))
+        with contextlib.ExitStack() as stack:
+            server = start_server(FUNCTIONS, queues, self._site, self.run.path)
+            # Closed after the server has gone: a worker that is late would make the store's folder anew.
+            resources = stack.enter_context(contextlib.ExitStack())
+            stack.callback(queues.close)
+            # What could end within the grace has ended: the workers are idle, or not worth waiting for.
+            stack.callback(
+                lambda: stop_server(server, queues, 0 if self._is_stopped_at_once() else CLOSING_S)
+            )
+            self.run.store.mkdir(parents=True, exist_ok=True)
+            shelf = resources.enter_context(ModelShelf(open_store(self.run.store, f"fff-{self.run.path}")))
+            labels = resources.enter_context(LabelStore(self.run.labels))
+            log = resources.enter_context(EventLog(self.run.events))
+            method = make_reference(self._config.reference)
+            cargo = Cargo(self.run, self._config, shelf, labels, found.policy, method, self._hashes)
+
+            def watch(thinker: CampaignThinker) -> None:
+                self._watch(thinker, server)
+                status.update(thinker.snapshot)
+
+            thinker = CampaignThinker(
+                queues, found.policy, log, seq, cargo, self._usage, watch, self._last_task_end
+            )
+            self._thinker = thinker
+            if self._stopped is not None:
+                self.stop(*self._stopped)
+            yield thinker, server, cargo
+
+    def _is_stopped_at_once(self) -> bool:
+        return self._stopped is not None and self._stopped[1]
+
+    def _watch(self, thinker: CampaignThinker, server: TaskServer) -> None:
+        self._refresh_lock()
+        if not server.is_alive():
+            msg = "The task server, or the workers it looks after, died."
+            raise CampaignError(msg, hint=f"See {self.run.path / 'parsl' / 'server.log'}.")
+        grace_s = self._config.stop.grace_s
+        if self.run.stop_file.exists():
+            self.run.stop_file.unlink(missing_ok=True)
+            thinker.stop("the file STOP was found", grace_s=grace_s)
+        if time.monotonic() >= self._stop_at:
+            thinker.stop("the walltime is near", grace_s=grace_s)
+        if thinker.stop_reason is not None and not self.run.stopping.exists():
+            self.run.stopping.parent.mkdir(exist_ok=True)
+            self.run.stopping.touch()
+
+    def _restore(
+        self,
+        lost: list[tuple[Request, Event]],
+        thinker: CampaignThinker,
+        server: TaskServer,
+        cargo: Cargo,
+        found: Replay,
+    ) -> None:
+        """Have files made again that the log tells of, by the requests that made them.
+
+        Raises:
+            RunDirectoryError: If one cannot be made again as it was.
+            CampaignError: If the task server dies.
+        """
+        restored: dict[str, dict[str, str]] = {}
+        for request, event in lost:
+            self._note(f"The files of {request.id} are missing or damaged; they are made again.")
+            values = thinker.ask(request, lambda: self._watch(thinker, server))
+            if values is None:
+                return  # asked to stop
+            if is_as_before(self.run, request, event.values):
+                continue
+            if "sha256" not in values:
+                msg = f"The files of {request.id} were lost, and could not be made again as they were."
+                hint = "Restore them from a copy, or begin a new campaign with the labels of this one."
+                raise RunDirectoryError(msg, hint=hint, path=str(self.run.path))
+            # Another machine or device: the same training, but for the last digits.
+            self._note(f"{request.id} gave other weights than before: another machine rounds otherwise.")
+            restored[request.id] = {"sha256": values["sha256"]}
+            cargo.note_model(request, values)
+        if restored:
+            change = _changed(found, {"restored": restored})
+            thinker.record(change)
+
+    def _judge(self, found: Replay) -> tuple[State, str]:
+        thinker = self._thinker
+        if thinker is not None and thinker.error is not None:
+            return _failure(thinker.error)
+        if found.policy.verdict is not None:
+            return found.policy.verdict.state, found.policy.verdict.reason
+        return "stopped", (thinker.stop_reason if thinker else None) or "asked to stop"
+
+    def _last_words(self, found: Replay | None, state: State, reason: str) -> Outcome:
+        """Write status and summary, and return the outcome even where they cannot be written."""
+        table = ""
+        try:
+            self.run.stopping.unlink(missing_ok=True)
+            if found is not None:
+                snapshot = self._snapshot(found)
+                status = StatusWriter(self.run, self._say, started=found.events[0].times.get("started"))
+                status.write(snapshot, state=state, reason=reason, resumable=state != "finished")
+                table = write_summary(self.run, snapshot)
+        except OSError as error:
+            logger.warning("Status and summary could not be written: %s", error)
+            reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"
+        line = last_line(self.run, state, reason)
+        logger.info("%s", line)
+        return Outcome(state, line, table)
+
+    def _snapshot(self, found: Replay) -> dict[str, Any]:
+        if self._thinker is not None:
+            return self._thinker.snapshot()
+        return {**found.policy.snapshot(), "usage": self._usage.summary(), "largest_message_bytes": 0}
+
+    def _note(self, line: str) -> None:
+        logger.warning(line)
+        self._say(line)
+
+
+def last_line(run: RunDirectory, state: str, reason: str) -> str:
+    """Return the last line for people: how it ended, and how to go on."""
+    reason = reason.rstrip(".")
+    if state == "finished":
+        return f"Finished: {reason}. Results in {run.path}"
+    if state == "stopped":
+        return f"Stopped: {reason}. Resume with: fff resume {run.path}"
+    return f"Failed: {reason}. See {run.log}. Resume with: fff resume {run.path}"
+
+
+def _failure(error: BaseException) -> tuple[State, str]:
+    if isinstance(error, FffError):
+        return "failed", f"{error.message} {error.hint}".strip()
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return "failed", f"{error.strerror}{where}"
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+def _changed(found: Replay, values: dict[str, Any]) -> Event:
+    return Event(len(found.events), CHANGED, values=values, times={"started": time.time()})
+
+
+def _usage_before(run: RunDirectory) -> dict[str, Any]:
+    """Return where the time went in the sittings before; nothing if the status was lost."""
+    try:
+        usage = json.loads(run.status.read_text(encoding="utf-8"))["usage"]
+        Usage({}, usage)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return dict(usage)
+
+
+@contextlib.contextmanager
+def _logging_to(run: RunDirectory) -> Iterator[None]:
+    """Write the package's log to a file for people."""
+    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("fff")
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # Colmena reports every agent that starts and ends to the logger of the Thinker.
+    colmena = logging.getLogger(f"{CampaignThinker.__module__}.{CampaignThinker.__name__}")
+    colmena.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

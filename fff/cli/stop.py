@@ -1,0 +1,35 @@
+"""`fff stop`: ask a campaign that is running, here or on another host, to stop in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fff.cli.border import Border
+
+__all__ = ["stop"]
+
+
+def stop(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a running campaign.")],
+) -> None:
+    """Ask a running campaign to stop: nothing new is begun, what runs may end, and it can be resumed."""
+    with Border():
+        from fff.base.errors import RunDirectoryError
+        from fff.data.run_directory import RunDirectory
+
+        run = RunDirectory(run_dir.resolve())
+        if not run.is_opened:
+            msg = f"There is no campaign in {run.path}."
+            raise RunDirectoryError(msg, hint="Give the folder that holds events.jsonl.", path=str(run.path))
+        if not run.lock.exists():
+            typer.echo(f"Nothing to stop: no process works on {run.path}")
+            return
+        try:
+            run.stop_file.touch()
+        except OSError as error:
+            msg = f"{run.stop_file} cannot be made: {error.strerror}."
+            raise RunDirectoryError(msg, hint="Check who owns the folder.", path=str(run.path)) from error
+        typer.echo(f"Asked to stop. It takes some seconds; then `fff resume {run.path}` goes on.")

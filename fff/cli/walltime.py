@@ -1,0 +1,45 @@
+"""Times on the command line: `90s`, `30m`, `2h`, `1d`, `1:30:00`."""
+
+from __future__ import annotations
+
+import re
+
+from fff.base.errors import ConfigError
+
+__all__ = ["seconds"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?")
+_LEAST_S = 60.0
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds.
+
+    Args:
+        text: Numbers with units, as in `90s`, `2h` or `1h30m`, or a clock as batch systems write it:
+            `[days-]hours:minutes[:seconds]`.
+
+    Raises:
+        ConfigError: If it is none of these, or less than a minute.
+
+    Example:
+        >>> seconds("1h30m"), seconds("1:30:00"), seconds("2d")
+        (5400.0, 5400.0, 172800.0)
+    """
+    text = text.strip()
+    total = 0.0
+    if match := _CLOCK.fullmatch(text):
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        total = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
+    elif text and not _NUMBER.sub("", text):
+        total = sum(float(number) * _UNITS[unit] for number, unit in _NUMBER.findall(text))
+    else:
+        msg = f"`--walltime {text}` is no time."
+        raise ConfigError(msg, hint="Write 90s, 30m, 2h, 1d or 1:30:00.", key="--walltime", value=text)
+    if total < _LEAST_S:
+        msg = f"`--walltime {text}` is {total:g} s; it must be at least {_LEAST_S:g} s."
+        hint = "Workers need some seconds to start, and the end takes some too."
+        raise ConfigError(msg, hint=hint, key="--walltime", value=text)
+    return total
