@@ -7,7 +7,13 @@ from fff.config.choosing import CalculationSection, QueueSection, SelectionSecti
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
 from fff.config.loading import LoadedConfig, config_from_dict, config_to_yaml, load_config
 from fff.config.problems import nearest, show
-from fff.config.reference import AseReference, PyscfReference, ReferenceSection, XtbReference
+from fff.config.reference import (
+    AseReference,
+    PyscfReference,
+    ReferenceSection,
+    XtbCliReference,
+    XtbReference,
+)
 from fff.config.sampling import AuditSection, SamplingSection, TestSection
 from fff.config.section import Section, unit_of
 from fff.config.site import LaptopSite, SiteSection, WorkstationSite
@@ -33,6 +39,7 @@ __all__ = [
     "TestSection",
     "TrainingSection",
     "WorkstationSite",
+    "XtbCliReference",
     "XtbReference",
     "config_from_dict",
     "config_to_yaml",

@@ -8,12 +8,22 @@ from pydantic import Field
 
 from fff.config.section import Positive, PositiveInt, Section
 
-__all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbReference"]
+__all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbCliReference", "XtbReference"]
 
 _TIME_LIMIT = "Time after which a calculation is killed."
 _KEEP_FILES = "Keep the files of external codes also where a calculation ended well."
 _CHARGE = "Total charge of every structure, in elementary charges."
 _MULTIPLICITY = "Spin multiplicity of every structure: 1 + number of unpaired electrons."
+
+
+# fmt: off
+Solvent = Literal[
+    "acetone", "acetonitrile", "aniline", "benzaldehyde", "benzene", "ch2cl2", "chcl3", "cs2", "dioxane",
+    "dmf", "dmso", "ethanol", "ether", "ethylacetate", "furane", "hexadecane", "hexane", "methanol", "nitromethane",
+    "octanol", "phenol", "thf", "toluene", "water", "woctanol",
+]
+# fmt: on
+CommandWords = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=100)]
 
 
 class XtbReference(Section):
@@ -29,6 +39,20 @@ class XtbReference(Section):
     max_iterations: PositiveInt = Field(250, description="Self-consistency cycles at most.")
     electronic_temperature_K: Positive = Field(300.0, description="Temperature of the electrons.")
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
+
+
+class XtbCliReference(XtbReference):
+    """The command line of xtb, an external code: also its force field and implicit solvents; no cells."""
+
+    kind: Literal["xtb-cli"] = Field(description="GFN-xTB or GFN-FF, by the program xtb.")  # type: ignore[assignment] # each kind has its own
+    method: Literal["GFN2-xTB", "GFN1-xTB", "GFN-FF"] = Field(  # type: ignore[assignment] # one more
+        "GFN2-xTB", description="Parametrisation."
+    )
+    solvent: Solvent | None = Field(None, description="Implicit solvent (ALPB), or null.")
+    command: CommandWords = Field(
+        ["xtb"], description="The executable, with arguments in front of fff's own if need be."
+    )
+    keep_files: bool = Field(False, description=_KEEP_FILES)
 
 
 class PyscfReference(Section):
@@ -65,4 +89,6 @@ class AseReference(Section):
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
 
 
-ReferenceSection = Annotated[XtbReference | PyscfReference | AseReference, Field(discriminator="kind")]
+ReferenceSection = Annotated[
+    XtbReference | PyscfReference | AseReference | XtbCliReference, Field(discriminator="kind")
+]

@@ -4,12 +4,14 @@ A code runs without a shell, in a folder of its own, within a time limit, and le
 """
 
 from fff.external.command import Command, parse_command
-from fff.external.evidence import last_lines, space_error, tail
+from fff.external.evidence import STDERR, STDOUT, last_lines, space_error, tail
 from fff.external.guard import guarded
 from fff.external.running import Ended, find_executable, run
 from fff.external.workplace import Workplace
 
 __all__ = [
+    "STDERR",
+    "STDOUT",
     "Command",
     "Ended",
     "Workplace",
