@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["resume", "run"]
 
-type Accept = Annotated[
+Accept = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
         help="Go on with a changed config, as far as a campaign in progress can take it.",
     ),
 ]
-type Walltime = Annotated[
+Walltime = Annotated[
     str | None,
     typer.Option(help="Stop in order before this time is over: 90s, 30m, 2h, 1d or 1:30:00.", metavar="TIME"),
 ]
-type DryRun = Annotated[
+DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show every value and its source, do nothing.")
 ]
-type Override = Annotated[
+Override = Annotated[
     list[str] | None,
     typer.Option("-o", help="Any other key, as in -o sampling.n_steps=400; repeatable.", metavar="KEY=VALUE"),
 ]
