@@ -188,7 +188,9 @@ def _environment(pool: Pool) -> str:
     if not pool.accelerators:
         # Each worker would open the first device for itself. Parsl sets this for workers that have one.
         variables["CUDA_VISIBLE_DEVICES"] = ""
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # Libraries may come from the current folder too: one that torch brings along looks there for CUDA's.
+    return "\n".join(["cd /", *exports])
 
 
 def _shell(command: Sequence[str]) -> str:
