@@ -19,8 +19,8 @@ _MULTIPLICITY = "Spin multiplicity of every structure: 1 + number of unpaired el
 # fmt: off
 Solvent = Literal[
     "acetone", "acetonitrile", "aniline", "benzaldehyde", "benzene", "ch2cl2", "chcl3", "cs2", "dioxane",
-    "dmf", "dmso", "ethanol", "ether", "ethylacetate", "furane", "hexadecane", "hexane", "methanol", "nitromethane",
-    "octanol", "phenol", "thf", "toluene", "water", "woctanol",
+    "dmf", "dmso", "ethanol", "ether", "ethylacetate", "furane", "hexadecane", "hexane", "methanol",
+    "nitromethane", "octanol", "phenol", "thf", "toluene", "water", "woctanol",
 ]
 # fmt: on
 CommandWords = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=100)]

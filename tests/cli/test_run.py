@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from fff.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
+EXTERNAL_CODES = {"water-nwchem": "nwchem", "water-xtb-cli": "xtb"}
 LEAST = "structures: [molecule:H2O]\nreference: {kind: xtb}\n"
 
 
@@ -64,6 +66,9 @@ def config(text=LEAST, name="some.yaml"):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_passes_its_dry_run_and_writes_nothing(preset, tmp_path):
+    code = EXTERNAL_CODES.get(preset.stem)
+    if code and not shutil.which(code):
+        pytest.skip(f"the program {code} is not installed")
     result = fff_run(preset, "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
@@ -71,13 +76,25 @@ def test_every_preset_passes_its_dry_run_and_writes_nothing(preset, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_there_are_five_presets_and_the_least_gives_structures_and_reference_only():
+@pytest.mark.parametrize("preset", EXTERNAL_CODES)
+def test_a_preset_whose_program_is_missing_says_so(preset, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = fff_run(ROOT / "configs" / f"{preset}.yaml", "--dry-run")
+    assert result.exit_code == 2
+    assert f"The executable {EXTERNAL_CODES[preset]} was not found." in result.stderr
+    assert "Hint: Install it, put it on PATH, or set reference." in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_are_seven_presets_and_the_least_gives_structures_and_reference_only():
     assert [path.stem for path in PRESETS] == [
         "copper-emt",
         "ethanol-pbe",
         "minimal",
         "quickstart",
+        "water-nwchem",
         "water-xtb",
+        "water-xtb-cli",
     ]
     from fff.config import load_config
 
