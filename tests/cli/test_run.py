@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import shutil
 from pathlib import Path
 
 import pytest
@@ -93,8 +93,8 @@ def test_there_are_seven_presets_and_the_least_gives_structures_and_reference_on
         "minimal",
         "quickstart",
         "water-nwchem",
-        "water-xtb",
         "water-xtb-cli",
+        "water-xtb",
     ]
     from fff.config import load_config
 
