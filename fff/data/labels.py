@@ -16,6 +16,7 @@ from ase.db.sqlite import SQLite3Database
 
 from fff.base.errors import RunDirectoryError
 from fff.data.records import Label
+from fff.data.sqlite import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +59,16 @@ class LabelOrigin(TypedDict, total=False):
     features: Float[np.ndarray, " n_features"] | None
 
 
+# What ASE's decoder stumbles over, in a row that it did not write.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 _ARRAYS = ("predicted_energy_eV", "predicted_forces", "features")
 _KEYS = frozenset(LabelOrigin.__annotations__)
 
@@ -96,7 +107,7 @@ class LabelStore:
         self._database = SQLite3Database(str(self.path), use_lock_file=False, serial=True)
         try:
             # Kept open: ASE would otherwise connect and read the schema for each row.
-            self._connection = sqlite3.connect(self.path, timeout=wait_s, check_same_thread=False)
+            self._connection = connect(self.path, wait_s=wait_s)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         self._database.connection = self._connection
@@ -156,13 +167,17 @@ class LabelStore:
             self._find_new_rows()
 
     def get(self, request: str) -> Label | None:
-        """Return the label of `request`, or None if it has none."""
+        """Return the label of `request`, or None if it has none.
+
+        Raises:
+            RunDirectoryError: If its row is damaged.
+        """
         with self._transaction():
             if request not in self._rows:
                 self._find_new_rows()
             if request not in self._rows:
                 return None
-            return _label(self._row(request))
+            return self._read(request)[1]
 
     def __contains__(self, request: str) -> bool:
         """Whether `request` has a label."""
@@ -200,10 +215,11 @@ class LabelStore:
 
         Raises:
             KeyError: If a request has no label.
+            RunDirectoryError: If its row is damaged.
         """
         with self._transaction():
             self._find_new_rows()
-            return [_label(self._row(request)) for request in (self._rows if requests is None else requests)]
+            return [self._read(request)[1] for request in (self._rows if requests is None else requests)]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one dict per label, for reports.
@@ -213,21 +229,28 @@ class LabelStore:
         """
         for request in self.requests():
             with self._transaction():
-                row = self._row(request)
+                row, label = self._read(request)
             data = dict(row.data)
             exact = data.pop("exact", {})
-            yield {**row.key_value_pairs, **data, **exact, "label": _label(row), "n_atoms": row.natoms}
+            yield {**row.key_value_pairs, **data, **exact, "label": label, "n_atoms": row.natoms}
 
     def close(self) -> None:
         """Close the connection; the store is of no use afterwards."""
         with self._lock:
             self._connection.close()
 
-    def _row(self, request: str) -> AtomsRow:
+    def _read(self, request: str) -> tuple[AtomsRow, Label]:
         if request not in self._rows:
             msg = f"Request {request} has no label in {self.path}."
             raise KeyError(msg)
-        return self._database.get(id=self._rows[request])
+        try:
+            row = self._database.get(id=self._rows[request])
+            return row, _label(row)
+        except _UNREADABLE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            msg = f"The label of request {request} in {self.path} is damaged: {reason}."
+            hint = "Take the file from a copy of the run directory."
+            raise RunDirectoryError(msg, hint=hint, path=str(self.path)) from error
 
     def _find_new_rows(self) -> None:
         found = self._connection.execute(

@@ -1,28 +1,56 @@
-"""Reads structures and labels from any file that ASE reads, and from ASE databases."""
+"""Reads structures and labels from files of the formats that chemistry uses, and from ASE databases.
+
+Files may come from anybody. The formats are those whose readers in ASE 3.29 were read for this: they take in
+numbers and text, and start no program, connect to no server, unpickle and evaluate nothing.
+"""
 
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, string2index
+from ase.db.jsondb import JSONDatabase
+from ase.db.sqlite import SQLite3Database
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats, string2index
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from fff.base.errors import InputFileError, StructureError
 from fff.config import nearest
 from fff.data.records import Label
+from fff.data.sqlite import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["bare", "load_labels", "read_frames", "split_index"]
+    from ase.db.row import AtomsRow
+
+__all__ = ["FORMATS", "bare", "load_labels", "read_frames", "split_index"]
+
+# fmt: off
+FORMATS = frozenset({
+    "abinit-in", "abinit-out", "aims", "aims-output", "castep-castep", "castep-geom", "castep-md",
+    "castep-phonon", "cfg", "cif", "cjson", "cp2k-dcd", "cp2k-restart", "crystal", "cube", "db", "dftb",
+    "dlp-history", "dlp4", "dmol-arc", "dmol-car", "elk", "eon", "espresso-in", "espresso-out", "extxyz",
+    "gamess-us-out", "gamess-us-punch", "gaussian-in", "gaussian-out", "gen", "gpaw-out", "gpumd", "gromacs",
+    "gromos", "json", "lammps-data", "lammps-dump-binary", "lammps-dump-text", "magres", "mol",
+    "netcdftrajectory", "nwchem-in", "nwchem-out", "onetep-out", "orca-output", "proteindatabank", "qbox",
+    "res", "rmc6f", "runnerdata", "sdf", "siesta-xv", "struct", "traj", "turbomole", "turbomole-gradient",
+    "v-sim", "vasp", "vasp-out", "vasp-xdatcar", "vasp-xml", "wout", "xsd", "xsf", "xyz",
+})
+# fmt: on
+"""ASE's names of the formats that are read.
+
+ASE has readers of others. `castep-cell` starts the program CASTEP, `octopus-in` reads any file that it names,
+`mysql` and `postgresql` connect to servers, plug-ins do what they like; the rest is hardly used.
+"""
 
 _INDEX = re.compile(r"-?\d+|(-?\d*):(-?\d*)(:(-?\d*))?")
+_LOCKED_S = 20.0
 _SEGMENT_LENGTH = 10
 _SEGMENT_KEYS = ("segment", "trajectory")
 
@@ -44,7 +72,7 @@ def read_frames(source: str) -> list[Atoms]:
         source: Path, with an ASE index behind `@` where not all frames are meant.
 
     Raises:
-        InputFileError: If the file is missing, empty, of no type that ASE reads, or damaged.
+        InputFileError: If the file is missing, empty, of no format that is read, or damaged.
         StructureError: If the index is out of range.
     """
     path, index = split_index(source)
@@ -68,10 +96,16 @@ def read_frames(source: str) -> list[Atoms]:
 def _read_all(path: Path) -> list[Atoms]:
     _check_readable(path)
     try:
-        if filetype(str(path)) in ("db", "json"):
-            return _read_database(path)
+        # Absolute: a name that begins with `mysql` would be the address of a server to ASE.
+        name = _format(path.absolute())
+        if name == "db":
+            return _read_sqlite(path)
+        if name == "json":
+            return _of_rows(JSONDatabase(str(path.absolute()), use_lock_file=False, serial=True).select())
         # ASE reads `name@text` as an index; a path object it takes literally only if this is off.
-        frames = ase.io.read(path, index=":", do_not_split_by_at_sign=True)
+        frames = ase.io.read(path, index=":", format=name, do_not_split_by_at_sign=True)
+    except InputFileError:
+        raise
     except UnknownFileTypeError:
         msg = f"The file {path} is of no type that ASE reads."
         hint = "Give for example extended XYZ, CIF, POSCAR or an ASE database."
@@ -84,6 +118,25 @@ def _read_all(path: Path) -> list[Atoms]:
         msg = f"The file {path} cannot be read: {reason}."
         raise InputFileError(msg, hint="Check that it is complete and of one type.", path=str(path)) from None
     return [frames] if isinstance(frames, Atoms) else list(frames)
+
+
+def _format(path: Path) -> str:
+    """Return ASE's name of a file's format, by its name and content.
+
+    Raises:
+        UnknownFileTypeError: If ASE has no reader of it.
+        InputFileError: If ASE has one that is not used here.
+    """
+    name = filetype(str(path))
+    if name in FORMATS:
+        return name
+    if name not in ioformats or not ioformats[name].can_read:
+        raise UnknownFileTypeError(name)
+    msg = (
+        f"The file {path} has the format {name}, which fff does not read: its reader does more than to read."
+    )
+    hint = f"If you trust the file, convert it: ase convert -i {name} {path.name} {path.stem}.extxyz"
+    raise InputFileError(msg, hint=hint, path=str(path))
 
 
 def _check_readable(path: Path) -> None:
@@ -108,14 +161,24 @@ def _check_readable(path: Path) -> None:
         raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
 
 
-def _read_database(path: Path) -> list[Atoms]:
-    # The lock file of a database survives a killed writer, and reading would wait for it for ever.
+def _read_sqlite(path: Path) -> list[Atoms]:
+    with closing(connect(path, wait_s=_LOCKED_S, read_only=True)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if ("systems",) not in tables:
+            msg = f"The file {path} is an SQLite database, but none of ASE."
+            raise InputFileError(msg, hint="Give a database that ASE wrote.", path=str(path))
+        # Its lock file survives a killed writer, and reading would wait for it for ever.
+        database = SQLite3Database(str(path), use_lock_file=False, serial=True)
+        database.connection, database.change_count = connection, 0
+        return _of_rows(database.select())
+
+
+def _of_rows(rows: Iterable[AtomsRow]) -> list[Atoms]:
     frames = []
-    with ase.db.connect(path, use_lock_file=False, serial=True) as database:
-        for row in database.select():
-            atoms = row.toatoms()
-            atoms.info = dict(row.key_value_pairs)
-            frames.append(atoms)
+    for row in rows:
+        atoms = row.toatoms()
+        atoms.info = dict(row.key_value_pairs)
+        frames.append(atoms)
     return frames
 
 
