@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Command", "parse_command"]
 
 _PART = re.compile(
-    r"""\s*(?:
-        (?P<redirection> 2>&1 | &> | [12]?> (?![>&]) | < (?!<) )
-      | (?P<word> (?: [^\s'"\\<>|;&()`$*?\[\]{}~\#] | (?<=\S)[~\#] | '[^']*' | "[^"\\`$]*" | \\[^\n] )+ )
-    )\s*""",
+    r"""[ \t]*(?:
+        (?P<redirection> 2>&1 | [12]?> (?![>&]) | < (?![<&>]) )
+      | (?P<word> (?!\d+[<>]) (?:
+            [^\s'"\\<>|;&()`$*?\[\]{}~\#] | (?<=[\w.])[~\#] | '[^']*' | "[^"\\`$]*" | \\[^\n]
+        )+ )
+    )[ \t]*""",
     re.VERBOSE,
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -74,7 +76,7 @@ def parse_command(text: str, key: str) -> Command:
                 files["stderr"] = files.get("stdout", STDOUT)
             continue
         if waiting:
-            files |= dict.fromkeys(_STREAMS[waiting], _unquoted(part))
+            files[_STREAMS[waiting]] = _unquoted(part)
             waiting = ""
         elif not words and _ASSIGNMENT.match(part):
             name, _, value = part.partition("=")
@@ -88,7 +90,7 @@ def parse_command(text: str, key: str) -> Command:
     return Command(tuple(words), environment, key=key, **files)
 
 
-_STREAMS = {"<": ["stdin"], ">": ["stdout"], "1>": ["stdout"], "2>": ["stderr"], "&>": ["stdout", "stderr"]}
+_STREAMS = {"<": "stdin", ">": "stdout", "1>": "stdout", "2>": "stderr"}
 
 
 def _parts(text: str, key: str) -> list[tuple[str, str]]:
