@@ -6,13 +6,14 @@ bytes; this is the format between the two::
     magic (8 bytes) | sha256 of all that follows (32) | number of files (4)
     for each file:    length of its name (4) | length of its content (8) | name (UTF-8) | content
 
-Numbers are unsigned and big-endian.
+Numbers are unsigned and big-endian. A name is a relative path that does not go up.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def from_bytes(data: Buffer) -> Parcel:
     """Return the files that `to_bytes` packed.
 
     Raises:
-        ValueError: If `data` is no parcel, is cut off, or was changed on the way.
+        ValueError: If `data` is no parcel, is cut off or was changed on the way, or if a name leads elsewhere.
     """
     view = memoryview(data)
     start = len(_MAGIC) + _DIGEST_SIZE
@@ -65,7 +66,24 @@ def from_bytes(data: Buffer) -> Parcel:
     if hashlib.sha256(view[start:]).digest() != view[len(_MAGIC) : start]:
         msg = f"The parcel of {len(view)} bytes is damaged: its checksum does not agree."
         raise ValueError(msg)
-    # The checksum vouches for the lengths from here on.
+    try:
+        parcel, end = _unpack(view, start)
+    except (struct.error, UnicodeDecodeError) as error:
+        msg = f"The parcel of {len(view)} bytes is none that fff packed: {error}."
+        raise ValueError(msg) from error
+    if end != len(view):
+        msg = f"The parcel of {len(view)} bytes is none that fff packed: its files end at {end}."
+        raise ValueError(msg)
+    for name in parcel:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            msg = f"The parcel holds a file {name!r}, which leads out of the folder that it is of."
+            raise ValueError(msg)
+    return parcel
+
+
+def _unpack(view: memoryview, start: int) -> tuple[Parcel, int]:
+    """Return the files, and where the last one ends."""
     (count,) = _COUNT.unpack_from(view, start)
     position = start + _COUNT.size
     parcel: Parcel = {}
@@ -76,4 +94,4 @@ def from_bytes(data: Buffer) -> Parcel:
         position += name_length
         parcel[name] = bytes(view[position : position + length])
         position += length
-    return parcel
+    return parcel, position

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from fff.base.errors import RunDirectoryError
 from fff.base.files import inside, write_bytes
 from fff.data.packing import frames_from_bytes, frames_to_bytes
 
@@ -40,6 +42,7 @@ class FrameStore:
         Raises:
             FileNotFoundError: If no such request wrote frames.
             IndexError: If that request wrote fewer frames.
+            RunDirectoryError: If the id names a file elsewhere, or the file is damaged.
         """
         return self.read_many([frame_id])[0]
 
@@ -51,9 +54,18 @@ class FrameStore:
             indices[request].append(int(index))
         found: dict[str, Frame] = {}
         for request, wanted in indices.items():
-            frames = frames_from_bytes(self.path(request).read_bytes())
+            frames = self._read_file(self.path(request))
             found |= {f"{request}:{i}": frames[i] for i in wanted}
         return [found[frame_id] for frame_id in frame_ids]
+
+    def _read_file(self, path: Path) -> list[Frame]:
+        data = path.read_bytes()
+        try:
+            return frames_from_bytes(data)
+        except (ArithmeticError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            msg = f"The frames in {path} cannot be read: {str(error).rstrip('.') or type(error).__name__}."
+            hint = "Take the file from a copy of the run directory."
+            raise RunDirectoryError(msg, hint=hint, path=str(path)) from error
 
     def path(self, request: str) -> Path:
         """Return the file that holds the frames of `request`.
