@@ -34,6 +34,7 @@ def to_bytes(parcel: Mapping[str, bytes]) -> bytes:
 
     Raises:
         TypeError: If a content is no bytes.
+        ValueError: If a name leads elsewhere.
 
     Example:
         >>> from_bytes(to_bytes({"model.json": b"{}"}))
@@ -44,6 +45,7 @@ def to_bytes(parcel: Mapping[str, bytes]) -> bytes:
         if not isinstance(content, bytes):
             msg = f"A parcel holds bytes by name; {name!r} is a {type(content).__name__}."
             raise TypeError(msg)
+        _check_name(name)
         encoded = name.encode()
         pieces += [_LENGTHS.pack(len(encoded), len(content)), encoded, content]
     digest = hashlib.sha256()
@@ -56,7 +58,7 @@ def from_bytes(data: Buffer) -> Parcel:
     """Return the files that `to_bytes` packed.
 
     Raises:
-        ValueError: If `data` is no parcel, is cut off or was changed on the way, or if a name leads elsewhere.
+        ValueError: If `data` is no parcel, is cut off or was changed on the way, or a name leads elsewhere.
     """
     view = memoryview(data)
     start = len(_MAGIC) + _DIGEST_SIZE
@@ -75,11 +77,15 @@ def from_bytes(data: Buffer) -> Parcel:
         msg = f"The parcel of {len(view)} bytes is none that fff packed: its files end at {end}."
         raise ValueError(msg)
     for name in parcel:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            msg = f"The parcel holds a file {name!r}, which leads out of the folder that it is of."
-            raise ValueError(msg)
+        _check_name(name)
     return parcel
+
+
+def _check_name(name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        msg = f"A parcel holds files of one folder; the name {name!r} leads out of it."
+        raise ValueError(msg)
 
 
 def _unpack(view: memoryview, start: int) -> tuple[Parcel, int]:
