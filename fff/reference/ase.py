@@ -16,7 +16,7 @@ from ase.calculators.calculator import (
 from ase.calculators.names import names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
-from fff.reference.outside import Outside, has_not_converged, runs_code
+from fff.reference.outside import Outside, has_not_converged, is_configured_by_ase, runs_code
 from fff.reference.protocol import ReferenceCalculator, bare_structure, make_label
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ class AseMethod:
         started = time.perf_counter()
         atoms = bare_structure(atoms)
         self.check(atoms)
+        # A new one each time: what it remembers of the structure before must not colour this one, not even in
+        # the order of a sum, as a neighbour list does.
+        self._calculator = self._new_calculator()
         if not runs_code(self._calculator):
             return self._solve(atoms, started)
-        # A new one each time: what it read for the structure before must not colour this one.
-        self._calculator = self._new_calculator()
         outside = self._outside()
         limit_s = self._workplace.time_limit_s or self._section.time_limit_s
         with (
@@ -150,9 +151,11 @@ class AseMethod:
     def _outside(self) -> Outside:
         for key in _OWN_PLACES:
             if key in self._section.parameters:
-                raise self._misfit(
-                    f"reference.parameters.{key} is given", "Leave it out: each calculation has a folder."
-                )
+                hint = "Leave it out: each calculation has a folder of its own, which `keep_files` keeps."
+                raise self._misfit(f"reference.parameters.{key} is given", hint)
+        if "command" in self._section.parameters and is_configured_by_ase(self._calculator):
+            hint = f"Give the command in section [{self.name}] of ASE's configuration file."
+            raise self._misfit("it does not take reference.parameters.command", hint)
         return Outside(self._calculator)
 
     def _new_calculator(self) -> Any:
