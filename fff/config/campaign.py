@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fff.base.errors import ConfigError
+from fff.base.redaction import find_secret
 from fff.config.choosing import CalculationSection, QueueSection, SelectionSection, StopSection
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
 from fff.config.reference import ReferenceSection
@@ -93,6 +94,7 @@ class ActiveLearningConfig(Section):
                 section.check()
         _check_inputs(self)
         _check_counts(self)
+        _check_secrets(self)
         return self
 
 
@@ -128,3 +130,11 @@ def _check_counts(config: ActiveLearningConfig) -> None:
             msg = f"`{low}` is {a}, above `{high}` ({b})."
             hint = f"Set `{low}` to at most {b}, or `{high}` to at least {a}."
             raise ConfigError(msg, hint=hint, key=low, value=a)
+
+
+def _check_secrets(config: ActiveLearningConfig) -> None:
+    """Refuse passwords: the config is copied into the run directory, and into the first event."""
+    if key := find_secret(config.model_dump(mode="json")):
+        msg = f"`{key}` holds a password or token, of which copies would lie in the run directory."
+        hint = "Leave it out; what needs one takes it from the environment, or from a file of its own."
+        raise ConfigError(msg, hint=hint, key=key, value=None)

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from fff.base.errors import ConfigError
+from fff.base.redaction import redact
 from fff.config.campaign import ActiveLearningConfig
 from fff.config.keys import Place, kinds_of, leaves, locate
 from fff.config.section import Section, unit_of
@@ -32,11 +33,12 @@ _YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fals
 
 
 def show(value: Any) -> str:
-    """Return a value as a user would write it, cut to a readable length."""
+    """Return a value as a user would write it, without passwords, cut to a readable length."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = str(value)
+    text = redact(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fff.base.ids import sha256_file
+from fff.base.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +52,8 @@ def collect_provenance(*, seed: int, inputs: Sequence[Path]) -> dict[str, Any]:
     Returns:
         JSON-able: `schema_version`, `started` (UTC, ISO 8601), `versions` (of fff and the main libraries;
         None where one is not installed), `python`, `host`, `platform`, `n_cores`, `git_commit` and
-        `git_changed` (of the checkout that fff runs from; None where it is in none), `seed`, `command`,
-        and `inputs` (path and sha256).
+        `git_changed` (of the checkout that fff runs from; None where it is in none), `seed`, `command`
+        (passwords left out), and `inputs` (path and sha256).
 
     Raises:
         OSError: If an input cannot be read.
@@ -69,7 +70,7 @@ def collect_provenance(*, seed: int, inputs: Sequence[Path]) -> dict[str, Any]:
         "git_commit": commit,
         "git_changed": changed,
         "seed": seed,
-        "command": list(sys.argv),
+        "command": [redact(argument) for argument in sys.argv],
         "inputs": [{"path": str(path), "sha256": sha256_file(path)} for path in map(Path, inputs)],
     }
 

@@ -91,3 +91,14 @@ def test_nothing_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_neither_the_environment_nor_a_password_on_the_command_line_gets_there(monkeypatch):
+    monkeypatch.setenv("FFF_TEST_TOKEN", "geheim-7f3a91")
+    address = "site.store=redis://me:geheim-7f3a91@host"
+    monkeypatch.setattr(sys, "argv", ["fff", "run", "a.yaml", "-o", address, "--token=geheim-7f3a91"])
+
+    found = collect_provenance(seed=5, inputs=[])
+
+    assert "geheim" not in json.dumps(found)
+    assert found["command"][-2:] == ["site.store=redis://***@host", "--token=***"]
