@@ -77,9 +77,9 @@ class Workplace:
         try:
             yield path
         except (ReferenceFailure, OSError) as error:
-            failure = self._judge(path, error)
-            kept = self._rename(path, f"failed-{self._stem}")
-            if failure is None:
+            failure = space_error(error, path) or error
+            kept = self._rename(path, f"failed-{self._stem}") or path
+            if not isinstance(failure, ReferenceFailure):
                 raise
             raise _with_evidence(failure, kept) from error
         except BaseException:
@@ -103,10 +103,8 @@ class Workplace:
         for path in sorted(self.root.glob(f"{self.prefix}running-*")):
             found = pattern.fullmatch(path.name)
             if found and (int(found[2]) == pid if pid is not None else not _lives(int(found[2]))):
-                # Another process may have come first.
-                with contextlib.suppress(FileNotFoundError):
-                    kept.append(self._rename(path, f"failed-{found[1]}"))
-        return kept
+                kept.append(self._rename(path, f"failed-{found[1]}"))
+        return [path for path in kept if path is not None]
 
     @property
     def _stem(self) -> str:
@@ -125,28 +123,24 @@ class Workplace:
             raise ReferenceSetupError(msg, hint="Look at the folder above it and its permissions.") from error
         return path
 
-    def _judge(self, path: Path, error: ReferenceFailure | OSError) -> ReferenceFailure | None:
-        """Return the failure that an error stands for, or None where it is something else."""
-        if full := space_error(error, path):
-            return full
-        return error if isinstance(error, ReferenceFailure) else None
-
-    def _rename(self, path: Path, stem: str) -> Path:
-        """Give a directory the next free name and return its path; the old one where that is impossible."""
-        folder = self.kept or self.root
+    def _rename(self, path: Path, stem: str) -> Path | None:
+        """Give a directory the next free name; return its path, or None where another process was first."""
+        folder = (self.kept or self.root).resolve()
         for n in count(1):
-            target = folder.resolve() / f"{self.prefix}{stem}-{n}"
+            target = folder / f"{self.prefix}{stem}-{n}"
             try:
                 # Making it claims the name; an empty folder gives way to the renamed one.
                 target.mkdir()
-                return path.replace(target)
             except FileExistsError:
                 continue
-            except FileNotFoundError:
-                raise
             except OSError:
                 # A full disk; what matters is that the path in the message is right.
                 break
+            try:
+                return path.replace(target)
+            except FileNotFoundError:
+                target.rmdir()
+                return None
         return path
 
 

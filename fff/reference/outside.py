@@ -23,9 +23,9 @@ from fff.external import Command, find_executable, parse_command, run, tail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["COMMAND_KEY", "Outside", "has_not_converged", "runs_code"]
+__all__ = ["Outside", "has_not_converged", "is_configured_by_ase", "runs_code"]
 
-COMMAND_KEY = "reference.parameters.command"
+_COMMAND_KEY = "reference.parameters.command"
 
 _SEARCHED_BYTES = 1_000_000
 # What codes print that end, or seem to end, without having converged.
@@ -46,6 +46,11 @@ def runs_code(calculator: Any) -> bool:
     return isinstance(calculator, FileIOCalculator | GenericFileIOCalculator)
 
 
+def is_configured_by_ase(calculator: Any) -> bool:
+    """Return whether a calculator takes its command from ASE's configuration file alone."""
+    return isinstance(calculator, GenericFileIOCalculator)
+
+
 @dataclass
 class Outside:
     """Stands in for what runs the code of one ASE calculator (its profile).
@@ -63,14 +68,17 @@ class Outside:
 
     def __post_init__(self) -> None:
         self._profile = self.calculator.profile
-        self.command = parse_command(self._profile.command, COMMAND_KEY)
+        key = _COMMAND_KEY
+        if is_configured_by_ase(self.calculator):
+            key = f"command in section [{self.calculator.name}] of ASE's configuration file"
+        self.command = parse_command(self._profile.command, key)
         find_executable(self.command, {**os.environ, **self.command.environment}.get("PATH"))
 
     @contextmanager
     def working_in(self, folder: Path, *, time_limit_s: float) -> Iterator[None]:
         """Have the calculator work in a folder, and its code run there within the time limit."""
         with _without_blanks(folder) as plain:
-            if isinstance(self.calculator, GenericFileIOCalculator):
+            if is_configured_by_ase(self.calculator):
                 self.calculator.directory = plain
                 self.calculator.profile = _GenericProfile(self, self._profile, plain, time_limit_s)
             else:
