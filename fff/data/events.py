@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fff.base.collection import collection_paused
 from fff.base.errors import LogDamagedError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def read_events(path: Path) -> list[Event]:
         FileNotFoundError: If there is no log.
     """
     events: list[Event] = []
-    with path.open("rb") as file:
+    with path.open("rb") as file, collection_paused():
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from fff.base.collection import collection_paused
 from fff.base.errors import RunDirectoryError
 from fff.data.events import CHANGED, OPENED, damaged
 from fff.steering.active_learning import ActiveLearning
@@ -84,14 +85,19 @@ def replay(events: Sequence[Event], path: Path) -> Replay:
         found.policy.start()
     except _MISFITS as error:
         raise damaged(path, 1, _why(error)) from error
-    for event in events[1:]:
+    with collection_paused():
+        _take_in_all(found, events[1:], path)
+    return found
+
+
+def _take_in_all(found: Replay, events: Sequence[Event], path: Path) -> None:
+    for event in events:
         try:
             found.take_in(event)
         except _MISFITS as error:
             raise damaged(
                 path, event.seq + 1, f"it does not follow from what stands before; {_why(error)}"
             ) from error
-    return found
 
 
 def _why(error: Exception) -> str:

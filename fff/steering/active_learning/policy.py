@@ -126,13 +126,21 @@ class ActiveLearning:
         requests = [*state.open.values(), *state.retries]
         frames = {trajectory.frame for trajectory in state.trajectories} | set(state.pool)
         frames |= {audit.frame for audit in state.audits} | set(state.taken)
-        models = self.live_models
+        # Committees that wait to be measured, and the members so far of those that are not complete.
+        models = self.live_models | {key for _, key, *_ in state.to_evaluate}
+        for folder, part in (
+            (f"round-{state.round:03d}", state.training),
+            (state.baseline_folder, state.baseline),
+        ):
+            models |= {f"member:{folder}:{member}" for member in (part.members if part else ())}
         needed = {score.request for score in (*state.scored.values(), *state.selected.values())}
         files = [*state.test_files, *state.baseline_files]
         for request in requests:
             args = request.args
             models |= set(request.models)
-            frames |= {args["frame"]} if "frame" in args else set(args.get("frames", ()))
+            frames |= (
+                {args["frame"]} if "frame" in args else {*args.get("frames", ()), *args.get("taken", ())}
+            )
             needed |= {score[0] for score in args.get("candidates", {}).values()}
             needed |= {args["score"][0]} if args.get("score") else set()
         needed |= {frame.rpartition(":")[0] for frame in frames}

@@ -34,18 +34,17 @@ class Selector:
     def add_frames(self, frames: Sequence[Mapping[str, Any]], request: Request) -> None:
         """Put the frames of a run into the pool. The oldest leave a full pool."""
         state = self.state
+        # Ten frames for every run: the one loop of the policy that is long.
+        known, hashes, pool, unscored = state.known, state.pool_hashes, state.pool, state.unscored
+        segment, trajectory, model = request.id, request.args["trajectory"], request.models[0]
         for frame in frames:
-            if frame["hash"] in state.known or frame["hash"] in state.pool_hashes:
+            hash_ = frame["hash"]
+            if hash_ in known or hash_ in hashes:
                 continue
-            state.pool_hashes.add(frame["hash"])
-            state.pool[frame["id"]] = PoolFrame(
-                frame=frame["id"],
-                hash=frame["hash"],
-                segment=request.id,
-                trajectory=request.args["trajectory"],
-                model=request.models[0],
-            )
-            state.unscored[frame["id"]] = 1
+            frame_id = frame["id"]
+            hashes.add(hash_)
+            pool[frame_id] = PoolFrame(frame_id, hash_, segment, trajectory, model)
+            unscored[frame_id] = 1
         excess = len(state.pool) - state.config.selection.pool_size
         if excess > 0:
             for frame_id in list(islice(state.pool, excess)):

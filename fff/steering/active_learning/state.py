@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fff.config import ActiveLearningConfig, config_from_dict
 
@@ -89,8 +89,7 @@ class Audit:
     deviation: float | None = None
 
 
-@dataclass(frozen=True)
-class PoolFrame:
+class PoolFrame(NamedTuple):
     """A sampled frame that may be labelled.
 
     Attributes:
@@ -108,8 +107,7 @@ class PoolFrame:
     model: str
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """Where the present committee's opinion of a frame is found: file, row, and the deviation (eV/Å)."""
 
     request: str
@@ -327,6 +325,8 @@ class State:
 
     def take_retry(self, pool: str) -> Request | None:
         """Return the request of a pool that waits longest to be tried again, or None."""
+        if not self.retries:
+            return None
         index = next((i for i, request in enumerate(self.retries) if request.pool == pool), None)
         if index is None:
             return None
