@@ -7,7 +7,7 @@ from fff.external.command import Command, parse_command
 from fff.external.evidence import STDERR, STDOUT, last_lines, space_error, tail
 from fff.external.guard import guarded
 from fff.external.running import Ended, find_executable, run
-from fff.external.workplace import Workplace
+from fff.external.workplace import Workplace, is_alive
 
 __all__ = [
     "STDERR",
@@ -17,6 +17,7 @@ __all__ = [
     "Workplace",
     "find_executable",
     "guarded",
+    "is_alive",
     "last_lines",
     "parse_command",
     "run",

@@ -20,7 +20,7 @@ from fff.external.evidence import last_lines, space_error
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Workplace"]
+__all__ = ["Workplace", "is_alive"]
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Workplace:
         kept = []
         for path in sorted(self.root.glob(f"{self.prefix}running-*")):
             found = pattern.fullmatch(path.name)
-            if found and (int(found[2]) == pid if pid is not None else not _lives(int(found[2]))):
+            if found and (int(found[2]) == pid if pid is not None else not is_alive(int(found[2]))):
                 kept.append(self._rename(path, f"failed-{found[1]}"))
         return [path for path in kept if path is not None]
 
@@ -156,7 +156,8 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of that id on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,10 @@ from typing import IO, TYPE_CHECKING, Any
 from ase.calculators.names import builtin
 
 from fff.base.errors import ReferenceFailure, ReferenceLostError, TimeLimitError
+from fff.base.ids import sha256_bytes
 from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
-from fff.external import Workplace, guarded, last_lines
+from fff.external import Workplace, guarded, is_alive, last_lines
 from fff.reference.pipes import (
     FAILURE,
     FIRST_STEP,
@@ -198,7 +200,7 @@ class ReferenceProcess:
         return labels_from_bytes(reply)[0]
 
     def _start(self) -> _Child:
-        folder = tempfile.mkdtemp(prefix="fff-reference-")
+        folder = _new_folder()
         workplace = self._workplace(folder)
         workplace.set_aside()
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
@@ -284,6 +286,17 @@ class ReferenceProcess:
         self._child = None
         self._dynamics = None
         return kept
+
+
+def _new_folder() -> str:
+    """Make a folder for temporary files, and remove those of processes that were killed with their guards."""
+    # Short, for sockets: with the host, in case that several share the place.
+    prefix = f"fff-reference-{sha256_bytes(socket.gethostname().encode())[:6]}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        pid = left.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")
 
 
 def _runs_code(settings: Mapping[str, Any]) -> bool:

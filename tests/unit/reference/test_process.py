@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from fff.base.errors import (
+    NoSpaceError,
     NotConvergedError,
     ReferenceFailure,
     ReferenceLostError,
@@ -47,7 +49,9 @@ def hanging(tmp_path):
     """Settings of an external code that hangs, and the file in which it notes its process id."""
     note = tmp_path / "pid"
     code = tmp_path / "code.sh"
-    code.write_text(f"#!/bin/sh\necho $$ > {note}.part && mv {note}.part {note}\nexec sleep 600\n")
+    code.write_text(
+        f"#!/bin/sh\necho about to hang >&2\necho $$ > {note}.part && mv {note}.part {note}\nexec sleep 600\n"
+    )
     code.chmod(0o755)
     parameters = {"command": f"{code} PREFIX.nwi"}
     return {"kind": "ase", "calculator": "nwchem", "parameters": parameters}, note
@@ -175,12 +179,120 @@ def test_a_hang_ends_at_the_time_limit():
         reference.calculate(COPPER)
 
 
-def test_the_time_limit_kills_what_the_child_started(hanging):
+@pytest.mark.slow
+def test_the_time_limit_ends_a_code_keeps_its_files_and_spares_the_child(hanging, tmp_path):
     settings, note = hanging
-    with ReferenceProcess(settings, time_limit_s=2.0) as reference, pytest.raises(TimeLimitError):
-        reference.calculate(molecule("H2"))
+    with ReferenceProcess(settings, time_limit_s=2.0, work_dir=tmp_path / "tasks") as reference:
+        with pytest.raises(TimeLimitError, match=r"its time limit, 2 s") as raised:
+            reference.calculate(molecule("H2"), name="label-00012")
 
+        assert ended(int(note.read_text()))
+        kept = tmp_path / "tasks" / "failed-label-00012-1"
+        assert raised.value.context["work_dir"] == str(kept)
+        assert str(kept) in raised.value.message
+        assert (kept / "nwchem.nwi").exists()
+        pid = reference.pid
+        with pytest.raises(TimeLimitError):
+            reference.calculate(molecule("H2"), name="label-00013")
+        assert reference.pid == pid
+    assert [path.name for path in sorted((tmp_path / "tasks").iterdir())] == [
+        "failed-label-00012-1",
+        "failed-label-00013-1",
+    ]
+
+
+@pytest.mark.slow
+def test_a_child_that_does_not_end_its_code_is_killed_with_it_and_the_files_stay(
+    hanging, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fff.reference.process._MARGIN_S", 0.5)
+    settings, note = hanging
+    with ReferenceProcess(settings, time_limit_s=1.0, work_dir=tmp_path / "tasks") as reference:
+
+        def stop():
+            while not note.exists():
+                time.sleep(0.02)
+            # Stopped, it ends nothing, as code that hangs in C.
+            os.kill(reference.pid, signal.SIGSTOP)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(TimeLimitError, match=r"reference\.time_limit_s, 1 s, and was killed") as raised:
+            reference.calculate(molecule("H2"), name="label-00012")
+        thread.join()
+
+        assert reference.pid is None
     assert ended(int(note.read_text()))
+    kept = tmp_path / "tasks" / "failed-label-00012-1"
+    assert raised.value.context["work_dir"] == str(kept)
+    assert f"Its files are in {kept}. Last lines: about to hang" in raised.value.message
+    assert [path.name for path in (tmp_path / "tasks").iterdir()] == [kept.name]
+
+
+@pytest.mark.slow
+def test_the_files_of_a_child_that_was_killed_stay(hanging, tmp_path):
+    settings, note = hanging
+    with ReferenceProcess(settings, work_dir=tmp_path / "tasks") as reference:
+
+        def kill():
+            while not note.exists():
+                time.sleep(0.02)
+            os.kill(reference.pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(ReferenceLostError, match="SIGKILL") as raised:
+            reference.calculate(molecule("H2"), name="label-00012")
+        thread.join()
+    assert ended(int(note.read_text()))
+    assert raised.value.context["work_dir"] == str(tmp_path / "tasks" / "failed-label-00012-1")
+    assert raised.value.context["exit_code"] == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_calculating_is_kept_by_the_next(hanging, tmp_path):
+    settings, note = hanging
+    code = PARENT.replace(
+        "ReferenceProcess(settings)", "ReferenceProcess(settings, work_dir=Path(sys.argv[3]))"
+    )
+    root = tmp_path / "tasks"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "from pathlib import Path\n" + code, json.dumps(settings), "busy", str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    with parent:
+        while not note.exists():
+            time.sleep(0.02)
+        parent.kill()
+    assert ended(int(note.read_text()))
+    (left,) = root.iterdir()
+    assert left.name.startswith("running-calculation-")
+
+    with ReferenceProcess(EMT, work_dir=root) as reference:
+        reference.calculate(COPPER)
+
+    assert [path.name for path in root.iterdir()] == ["failed-calculation-1"]
+    assert "about to hang" in (root / "failed-calculation-1" / "stderr.txt").read_text()
+
+
+@pytest.mark.slow
+def test_without_a_work_dir_failed_ones_stay_among_the_temporary_files(hanging, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with ReferenceProcess(hanging[0], time_limit_s=1.5) as reference, pytest.raises(TimeLimitError) as raised:
+        reference.calculate(molecule("H2"), name="label-00012")
+    (kept,) = (tmp_path / "tmp").iterdir()
+    assert kept.name == "fff-failed-label-00012-1"
+    assert raised.value.context["work_dir"] == str(kept)
+
+
+def test_dynamics_has_a_name_too(hanging, tmp_path):
+    settings, _ = hanging
+    with ReferenceProcess(settings, time_limit_s=1.5, work_dir=tmp_path / "tasks") as reference:
+        calculator = reference.ase_calculator(name="test-0001")
+        with pytest.raises(TimeLimitError, match=r"failed-test-0001-1"):
+            calculator.label_of(molecule("H2"))
 
 
 def test_the_section_has_a_time_limit_of_its_own():
@@ -302,6 +414,16 @@ class Broken:
     def ase_calculator(self):
         self.n_runs += 1
         return ReferenceCalculator(self.calculate)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_the_structures_fault(number):
+    error = OSError(number, os.strerror(number))
+    answer, payload = Answers(Broken(error))(STRUCTURE, frames_to_bytes([Frame(COPPER)]))
+    failure = failure_from_bytes(payload)
+    assert answer == FAILURE
+    assert type(failure) is NoSpaceError
+    assert failure.failure_class == "disk"
 
 
 @pytest.mark.parametrize("kind", [STRUCTURE, FIRST_STEP, NEXT_STEP])
@@ -438,4 +560,25 @@ def test_a_child_dies_with_its_parent_and_leaves_no_file(hanging, tmp_path, how,
     assert ended(child)
     if how == "busy":
         assert ended(int(note.read_text()))
+    end = time.monotonic() + 10
+    while list(temporary.iterdir()) and time.monotonic() < end:
+        time.sleep(0.02)
     assert not list(temporary.iterdir())
+
+
+def test_the_temporary_files_of_one_killed_with_its_guard_go_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with ReferenceProcess(EMT) as reference:
+        reference.calculate(COPPER)
+        mine = Path(reference._child.folder)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    left = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    kept = [mine, tmp_path / f"fff-reference-000000-{process.pid}-x", tmp_path / "fff-reference-x"]
+    for folder in (left, *kept):
+        folder.mkdir()
+
+    with ReferenceProcess(EMT) as reference:
+        reference.calculate(COPPER)
+
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
