@@ -37,6 +37,7 @@ _MAY_CHANGE = (
     "reference.max_memory_MB",
     "reference.command",
     "reference.keep_files",
+    "reference.parameters.command",
 )
 """Keys and sections that concern only what is still to come: budgets, site, tolerances, limits."""
 

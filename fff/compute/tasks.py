@@ -482,9 +482,11 @@ def _reference(call: Call) -> ReferenceProcess:
     from fff.reference import ReferenceProcess
 
     settings = dict(call.settings["reference"])
-    key = json.dumps(settings, sort_keys=True)
+    key = json.dumps([call.run_dir, settings], sort_keys=True)
     if key not in _references:
-        _references[key] = ReferenceProcess(settings, time_limit_s=settings["time_limit_s"])
+        _references[key] = ReferenceProcess(
+            settings, time_limit_s=settings["time_limit_s"], work_dir=call.path("tasks")
+        )
     return _references[key]
 
 
@@ -499,7 +501,7 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     file = call.path("tasks", f"{call.request}.npz")
     label = _calculated_before(file, frame)
     if label is None:
-        label = _reference(call).calculate(frame.atoms)
+        label = _reference(call).calculate(frame.atoms, call.request)
         write_bytes(file, labels_to_bytes([label]))
     values = {"file": str(file.relative_to(call.run_dir)), "wall_s": round(label.wall_s, 4)}
     if call.args["source"] == "audit":
@@ -528,7 +530,7 @@ def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]
     test = call.settings["test"]
     labels = run(
         call.frames.read(call.args["frame"]).atoms,
-        _reference(call).ase_calculator(),
+        _reference(call).ase_calculator(call.request),
         temperature_K=call.args["temperature_K"],
         n_frames=call.args["n_frames"],
         interval_steps=test["interval_steps"],
