@@ -10,6 +10,7 @@ from fff.base.errors import ConfigError
 from fff.base.ids import sha256_file
 from fff.config import config_from_dict, show
 from fff.config.keys import path_keys
+from fff.reference import make_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +32,6 @@ _MAY_CHANGE = (
     "selection",
     "calculation",
     "queue",
-    "reference.time_limit_s",
-    "reference.max_cycles",
-    "reference.max_iterations",
-    "reference.max_memory_MB",
-    "reference.command",
-    "reference.keep_files",
-    "reference.parameters.command",
 )
 """Keys and sections that concern only what is still to come: budgets, site, tolerances, limits."""
 
@@ -65,22 +59,25 @@ class Change:
         key: Dotted key.
         old: The value in force.
         new: The value asked for.
+        same_method: Whether the reference method gives the same numbers with both configs.
     """
 
     key: str
     old: Any
     new: Any
+    same_method: bool = False
 
     @property
     def refusal(self) -> str | None:
         """Why this key may not change in a campaign that has begun, or None if it may."""
+        if _is_in(self.key, "reference") and self.same_method:
+            # Limits, commands and the like, which are no part of the method.
+            return None
         for prefix, reason in _MAY_NOT.items():
-            if _is_in(self.key, prefix) and not (prefix == "reference" and self._may()):
+            if _is_in(self.key, prefix):
                 return reason
-        return None if self._may() else "it is settled when a campaign begins"
-
-    def _may(self) -> bool:
-        return any(_is_in(self.key, prefix) for prefix in _MAY_CHANGE)
+        may = any(_is_in(self.key, prefix) for prefix in _MAY_CHANGE)
+        return None if may else "it is settled when a campaign begins"
 
     def __str__(self) -> str:
         """The line of a diff."""
@@ -115,8 +112,9 @@ def find_changes(
     """
     old = dict(_leaves(in_force.model_dump(mode="json")))
     new = dict(_leaves(asked.model_dump(mode="json")))
+    same_method = _method(in_force) == _method(asked)
     changes = [
-        Change(key, old.get(key), new.get(key))
+        Change(key, old.get(key), new.get(key), same_method)
         for key in dict.fromkeys([*old, *new])
         if key not in _NOT_COMPARED and old.get(key) != new.get(key)
     ]
@@ -152,6 +150,11 @@ def accept(changes: Sequence[Change], run_dir: Path, *, accepted: bool, finished
         msg = f"The config differs from the one that the campaign in {run_dir} works with:{diff}"
         hint = f"Add --accept-changes to take these values, or go on as it was with `fff resume {run_dir}`."
         raise ConfigError(msg, hint=hint, key=changes[0].key, value=changes[0].new)
+
+
+def _method(config: ActiveLearningConfig) -> dict[str, Any]:
+    """Return all that changes the numbers of the reference method."""
+    return make_reference(config.reference).settings
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,15 +19,16 @@ def stop(
     with Border():
         from fff.base.errors import RunDirectoryError
         from fff.data.run_directory import RunDirectory
+        from fff.data.run_lock import is_held
 
         run = RunDirectory(run_dir.resolve())
         if not run.is_opened:
             msg = f"There is no campaign in {run.path}."
             raise RunDirectoryError(msg, hint="Give the folder that holds events.jsonl.", path=str(run.path))
-        if not run.lock.exists():
-            typer.echo(f"Nothing to stop: no process works on {run.path}")
-            return
         try:
+            if not is_held(run.lock):
+                typer.echo(f"Nothing to stop: no process works on {run.path}")
+                return
             run.stop_file.touch()
         except OSError as error:
             msg = f"{run.stop_file} cannot be made: {error.strerror}."

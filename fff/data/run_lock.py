@@ -20,7 +20,7 @@ from fff.base.errors import CampaignError, RunDirectoryError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEAD_AFTER_S", "REFRESH_EVERY_S", "RunLock"]
+__all__ = ["DEAD_AFTER_S", "REFRESH_EVERY_S", "RunLock", "is_held"]
 
 REFRESH_EVERY_S = 5.0
 """How often a living process shows that it lives, in seconds."""
@@ -77,6 +77,17 @@ class _Holder:
             return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process seems to hold a lock; looks once, waits for nothing, changes nothing."""
+    try:
+        holder = _Holder.read(path.read_text(encoding="utf-8", errors="replace"))
+        if holder is not None and holder.is_visible():
+            return holder.lives()
+        return time.time() - path.stat().st_mtime < DEAD_AFTER_S
+    except OSError:
+        return False
 
 
 class RunLock:

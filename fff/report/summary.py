@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fff.base.files import write_json, write_text
@@ -29,7 +30,17 @@ def summary_table(snapshot: Mapping[str, Any]) -> str:
         f"Audits: {audits['passed']} of {audits['made']} passed; "
         f"one trajectory passed {audits['most_in_a_row']} in a row"
     )
-    return "\n".join([*_errors(snapshot), "", line, *_times(snapshot["usage"])]) + "\n"
+    return "\n".join([*_errors(snapshot), "", line, *_set_aside(snapshot), *_times(snapshot["usage"])]) + "\n"
+
+
+def _set_aside(snapshot: Mapping[str, Any]) -> list[str]:
+    reasons = Counter(reason.splitlines()[0] for reason in snapshot["set_aside"].values() if reason)
+    if not reasons:
+        return []
+    n_failed = snapshot["labels"]["failed"]
+    reason, count = reasons.most_common(1)[0]
+    what = "structure was" if n_failed == 1 else "structures were"
+    return [f"{n_failed} {what} set aside without a label; most often ({count}): {reason}"]
 
 
 def _errors(snapshot: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fff.config import config_from_dict
@@ -25,6 +26,9 @@ __all__ = ["POLICY_VERSION", "ActiveLearning", "trained_by"]
 
 POLICY_VERSION = 2
 """Raised whenever the same events would give other requests than before."""
+
+MOST_REASONS = 20
+"""Structures that were set aside, of which people are told why."""
 
 
 class ActiveLearning:
@@ -191,6 +195,7 @@ class ActiveLearning:
             "next_run_steps": self._sampler.run_length(),
             "errors": dict(state.errors),
             "first_failures": dict(state.first_failure),
+            "set_aside": dict(islice(state.set_aside.items(), MOST_REASONS)),
         }
 
     def _change(self, values: Mapping[str, Any]) -> None:
