@@ -75,7 +75,7 @@ def config_of(run: RunDirectory, overrides: Sequence[str] = ()) -> LoadedConfig:
         what = "It does not exist." if not run.path.exists() else "Its events.jsonl is missing or empty."
         hint = f"{what} `fff run CONFIG --run-dir {run.path}` begins one there if the folder is empty."
         raise RunDirectoryError(msg, hint=hint, path=str(run.path))
-    values = {**_config_in_force(read_events(run.events)), "run_dir": str(run.path)}
+    values = {**_config_in_force(_events(run)), "run_dir": str(run.path)}
     return load_config(None, overrides, base=("run directory", values))
 
 
@@ -87,7 +87,7 @@ def read_resumption(run: RunDirectory, loaded: LoadedConfig, *, accept_changes: 
         RunDirectoryError: If log and files do not belong together, or another policy wrote the log.
         ConfigError: If the config differs and that is not accepted.
     """
-    events = read_events(run.events)
+    events = _events(run)
     found = replay(events, run.events)
     policy = found.policy
     in_force = policy.state.config
@@ -114,6 +114,14 @@ def read_resumption(run: RunDirectory, loaded: LoadedConfig, *, accept_changes: 
         resumption.changed["go_on"] = True
         resumption.notes.append(f"It had failed: {policy.verdict.reason.rstrip('.')}. It tries again.")
     return resumption
+
+
+def _events(run: RunDirectory) -> list[Event]:
+    try:
+        return read_events(run.events)
+    except OSError as error:
+        msg = f"{run.events} cannot be read: {error.strerror or error}."
+        raise RunDirectoryError(msg, hint="Check who owns it.", path=str(run.events)) from error
 
 
 def _config_in_force(events: Sequence[Event]) -> dict[str, Any]:

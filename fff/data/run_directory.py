@@ -131,7 +131,7 @@ class RunDirectory:
         try:
             with self.events.open("rb") as file:
                 return file.readline().endswith(b"\n")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             # It is there, though it cannot be read; reading it says why.

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import fff.campaigns.inputs
 from fff.base.errors import CampaignError, ConfigError
-from fff.campaigns.running import Outcome
+from fff.campaigns.running import Campaign, Outcome
 from fff.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,19 +38,19 @@ def no_probe(monkeypatch):
 
 @pytest.fixture
 def campaign(monkeypatch):
-    """Stand in for the campaign, and remember what it was called with."""
+    """Stand in for what a campaign does once it is opened, and remember which ones did it."""
     calls = []
     answers = [Outcome("finished", "Finished: 128 labels. Results in x", "the table")]
 
-    def run_campaign(inputs, *, say):
-        calls.append(inputs)
+    def carry_out(self, *, say, walltime_end):
+        calls.append((self, walltime_end))
         say("a line a minute")
         answer = answers[-1]
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    monkeypatch.setattr("fff.campaigns.running.run_campaign", run_campaign)
+    monkeypatch.setattr(Campaign, "carry_out", carry_out)
     return calls, answers
 
 
@@ -124,8 +124,9 @@ def test_every_flag_sets_its_key(campaign):
     flags = ["--max-labels", 40, "--committee-size", 3, "--retrain-every", 8, "--seed", 7]
     result = fff_run(config(), *flags, "--reference", "pyscf", "--site", "workstation", "--run-dir", "there")
     assert result.exit_code == 0, result.stderr
-    (inputs,) = calls
-    loaded = inputs.loaded
+    ((campaign, walltime_end),) = calls
+    assert walltime_end is None
+    loaded = campaign.inputs.loaded
     values = loaded.config
     assert (values.stop.max_labels, values.committee.size, values.training.retrain_every) == (40, 3, 8)
     assert (values.seed, values.reference.kind, values.site.kind) == (7, "pyscf", "workstation")
@@ -145,7 +146,7 @@ def test_a_run_says_what_it_does_where_it_writes_and_how_to_stop_it(campaign):
         "labels.db",
         "tail -f runs/some/run.log",
         "Ctrl-C",
-        "touch runs/some/STOP",
+        "fff stop runs/some",
         "a line a minute",
         "the table",
     ):
@@ -191,11 +192,12 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_run_log(campaign):
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_without_a_run_directory_the_traceback_is_in_the_folder_for_temporary_files(
-    campaign, tmp_path, monkeypatch
-):
+def test_without_a_run_directory_the_traceback_is_in_the_folder_for_temporary_files(tmp_path, monkeypatch):
+    def break_down(loaded):
+        raise ZeroDivisionError
+
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    campaign[1].append(ZeroDivisionError("division by zero"))
+    monkeypatch.setattr("fff.campaigns.running.load_inputs", break_down)
     result = fff_run(config())
     assert result.exit_code == 1
     (log,) = tmp_path.glob("fff-error-*.log")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import fff
-from fff.campaigns.inputs import load_inputs
-from fff.campaigns.running import run_campaign
+from fff.campaigns.running import open_campaign
 from fff.compute.stores import ModelShelf
 from fff.config import load_config
 from fff.data.events import read_events
@@ -75,13 +74,18 @@ class Observer:
         monkeypatch.setattr(ModelShelf, "keep", watched_keep)
 
 
+def carry_out(loaded):
+    with open_campaign(loaded, say=lambda line: None) as campaign:
+        return campaign.carry_out(say=lambda line: None)
+
+
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         observer = Observer(monkeypatch)
         run = RunDirectory(tmp_path_factory.mktemp("campaign") / "run")
         loaded = load_config(None, [*OVERRIDES, f"run_dir={run.path}"])
-        outcome = run_campaign(load_inputs(loaded), say=lambda line: None)
+        outcome = carry_out(loaded)
     return outcome, run, observer
 
 
@@ -225,7 +229,7 @@ def test_the_result_opens_as_an_ase_calculator(campaign):
 
 def run_again(path, *changes):
     loaded = load_config(None, [*OVERRIDES, f"run_dir={path}", "test={n_frames: 0}", *changes])
-    outcome = run_campaign(load_inputs(loaded), say=lambda line: None)
+    outcome = carry_out(loaded)
     run = RunDirectory(path)
     return outcome, run, read_events(run.events)[1:]
 

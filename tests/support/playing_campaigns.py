@@ -8,12 +8,14 @@ step the rules that hold at all times are checked, so that each test checks them
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from fff.compute.sites import ACCELERATED_KINDS, CPU_KINDS
 from fff.config import config_from_dict
-from fff.data.events import Event
+from fff.data.events import CHANGED, Event
 from fff.steering.active_learning import ActiveLearning
+from fff.steering.active_learning.policy import POLICY_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +78,7 @@ def opened(
         "imported": [{"request": f"imported-{i:05d}", "hash": f"s-imported-{i}"} for i in range(n_imported)],
         "start_model": start_model,
         "test_files": list(test_files),
+        "policy_version": POLICY_VERSION,
     }
     return Event(0, "opened", values=values)
 
@@ -121,6 +124,32 @@ def answer(request: Request, config: Any) -> dict[str, Any]:
     return {"n_structures": 10, "force_mae_meV_per_A": 50.0}
 
 
+def reads(request: Request, baseline_files: Sequence[str] = ()) -> set[str]:
+    """Return the requests whose files the task of a request reads, and the names of what was given.
+
+    Args:
+        request: The request.
+        baseline_files: The files with the random frames of the comparison.
+    """
+    args = request.args
+    found = {PurePath(file).stem for file in args.get("files", ())}
+    for key in request.models:
+        kind, _, rest = key.partition(":")
+        if kind in {"member", "committee"}:
+            folder, _, members = rest.partition(":")
+            found |= {f"train-{folder.replace('round-', 'r')}-m{member}" for member in members.split("-")}
+        if kind == "baseline":
+            found |= {PurePath(file).stem for file in baseline_files}
+    frames = [*args.get("frames", ()), *args.get("taken", ()), *([args["frame"]] if "frame" in args else [])]
+    found |= {name.rpartition(":")[0] for name in frames}
+    found |= {score for score, _ in args.get("candidates", {}).values()}
+    return found | ({args["score"][0]} if args.get("score") else set())
+
+
+WRITERS = {"train", "train-baseline", "dynamics", "score", "reference-dynamics"}
+"""Kinds whose tasks write files that other tasks read."""
+
+
 class Game:
     """A policy, and the requests it waits for.
 
@@ -138,6 +167,11 @@ class Game:
         self.hashes_done: set[str] = set()
         self.labels: list[str] = [item["request"] for item in self.opened.values["imported"]]
         self.n_made = 0
+        self._budget = self.config.stop.max_labels
+        self._least_free = dict.fromkeys(self.state.capacity, 0)
+        self._largest_pool = 0
+        self._written: set[str] = set()
+        self._given_up: set[str] = set()
         self._take(self.policy.start())
 
     @property
@@ -175,6 +209,42 @@ class Game:
         failure_class = failure_class or ("retry" if request.kind == "calculate" else "setup")
         values = {"failure_class": failure_class, "error": "Error", "message": message}
         return self._handle(request, "failed", values)
+
+    def lose(self, request: Request, message: str = "its worker died") -> list[Request]:
+        """Have a task be lost; returns what the policy asks for then."""
+        return self.fail(request, message, "retry")
+
+    def change(self, **values: Any) -> list[Request]:
+        """Have something decided between two sittings, as `ActiveLearning` says; returns what is asked for."""
+        event = Event.from_line(Event(len(self.events), CHANGED, values=values).to_line())
+        own = self.state.n_own_labels + self.state.running("calculate")
+        self.events.append(event)
+        for label in values.get("labels", ()):
+            own += 1
+            if label["hash"] not in self.state.known:
+                self.labels.append(label["request"])
+                self.hashes_done.add(label["hash"])
+        new = self.policy.handle(event)
+        # What is done, on its way or open stays so, where there are fewer labels, slots or frames from now on.
+        self._budget = max(self.config.stop.max_labels, own)
+        used = Counter(request.pool for request in self.open if request not in new)
+        self._least_free = {pool: min(0, n - used[pool]) for pool, n in self.state.capacity.items()}
+        self._largest_pool = len(self.state.pool)
+        self._take(new)
+        return new
+
+    def change_config(self, **sections: Any) -> list[Request]:
+        """Have keys of the config changed between two sittings; returns what the policy asks for then."""
+        config = self.config.model_dump(mode="json")
+        for name, section in sections.items():
+            config[name] = {**config[name], **section} if isinstance(section, dict) else section
+        return self.change(config=config)
+
+    def move(self, pools: Mapping[str, int] | int) -> list[Request]:
+        """Have the campaign go on with other slots; returns what the policy asks for then."""
+        if isinstance(pools, int):
+            return self.change(capacity={"shared": pools}, pool_of=LAPTOP)
+        return self.change(capacity=dict(pools), pool_of=WORKSTATION)
 
     def finish_all(self, kind: str, **values: Any) -> list[Request]:
         """Finish every request of a kind that is open now, one after the other."""
@@ -223,6 +293,8 @@ class Game:
                 self.hashes_done.add(request.args["hash"])
                 self.labels.append(request.id)
                 self.n_made += 1
+        if request.kind in WRITERS and outcome == "done":
+            self._written.add(request.id)
         new = self.policy.handle(event)
         self._take(new)
         return new
@@ -243,20 +315,37 @@ class Game:
         state, policy = self.state, self.policy
         ids = [request.id for request in self.open]
         assert len(ids) == len(set(ids))
-        used = Counter(request.pool for request in self.open)
-        for pool, slots in state.capacity.items():
-            assert 0 <= state.free[pool] <= slots
-            assert state.free[pool] + used[pool] == slots
-        assert self.n_made <= state.config.stop.max_labels
-        assert len(state.pool) <= state.config.selection.pool_size
+        self._check_slots()
+        assert state.n_own_labels + state.running("calculate") <= self._budget
+        assert len(state.pool) <= max(state.config.selection.pool_size, self._largest_pool)
+        self._largest_pool = len(state.pool)
         assert set(state.selected) | set(state.scored) | set(state.unscored) | state.rescoring <= set(
             state.pool
         )
         assert self.labels == policy.training_set(len(self.labels))
         # Nothing waits for ever.
         assert self.open or policy.verdict is not None
-        running = Counter(request.args["trajectory"] for request in self.of("dynamics"))
+        running = Counter(request.args["trajectory"] for request in state.of_kind("dynamics"))
         for index, trajectory in enumerate(state.trajectories):
             assert running[index] == (trajectory.status == "running")
         idle = [index for index, t in enumerate(state.trajectories) if t.status == "idle"]
         assert sorted(state.idle) == idle
+        self._check_files()
+
+    def _check_slots(self) -> None:
+        state = self.state
+        used = Counter(request.pool for request in self.open)
+        for pool, slots in state.capacity.items():
+            assert self._least_free[pool] <= state.free[pool] <= slots
+            assert state.free[pool] + used[pool] == slots
+            self._least_free[pool] = min(0, state.free[pool])
+        assert state.n_open == Counter(request.kind for request in [*self.open, *state.retries])
+
+    def _check_files(self) -> None:
+        """Check that what is read was needed at all times since it was written, by the policy's own account."""
+        needed = self.policy.needed_results
+        for request in [*self.open, *self.state.retries]:
+            read = reads(request, self.policy.baseline_files())
+            assert not read & self._given_up, f"{request.id} reads what was not needed before"
+            assert read & self._written <= needed, f"{request.id} reads what is not needed"
+        self._given_up |= self._written - needed

@@ -95,7 +95,7 @@ def parcel(*members):
 
 
 def call(run, args, *models, request="request-1", **settings) -> Call:
-    return Call(request, str(run), args, settings, models)
+    return Call(request, str(run), args=args, settings=settings, models=models)
 
 
 def done(envelope):
@@ -365,7 +365,7 @@ def test_a_label_is_written_and_an_audit_compares_it_with_the_driving_model(run)
     values = done(tasks.calculate(call(run, args | {"source": "active"}, **settings)))
     assert set(values) == {"file", "wall_s"}
     bare = call(run, args | {"frame": "start:0"}, **settings)
-    assert "lacks the forces" in failed(tasks.calculate(bare))["message"]
+    assert "carries the energy and forces" in failed(tasks.calculate(bare))["message"]
     xenon = FrameStore(run / "frames").write("odd", [Frame(Atoms("Xe"))])[0]
     values = failed(tasks.calculate(call(run, args | {"frame": xenon}, **settings)))
     assert (values["error"], values["failure_class"]) == ("ReferenceSetupError", "setup")
@@ -410,7 +410,7 @@ def test_a_full_disk_is_a_failure_that_is_heard_of(run, members, monkeypatch):
 
     monkeypatch.setattr(tasks, "write_bytes", full)
     values = failed(score(run, *members, frames=[0])[0])
-    assert (values["error"], values["failure_class"]) == ("OSError", "retry")
+    assert (values["error"], values["failure_class"]) == ("OSError", "disk")
     assert "trace" not in values
     assert values["message"].endswith("(Its trace could not be written: No space left on device.)")
 

@@ -465,10 +465,18 @@ def test_what_failed_first_is_tried_again_first():
     game = sampling(pools={"gpu": 8, "cpu": 6})
     for number in range(4):
         audit(game, f"z{number}")
-    first, second, *_ = game.of("calculate")
-    game.state.retries = [first, second]
-    assert game.policy._calculator.take() is first
-    assert game.policy._calculator.take() is second
+    first, second, third, fourth = game.of("calculate")
+    # More is open than there are slots from now on: what fails waits until its turn comes.
+    game.move({"gpu": 8, "cpu": 1})
+    game.fail(second, failure_class="setup")
+    game.fail(first)
+    game.finish(third)
+    game.finish(fourth)
+    game.finish(game.of("dynamics")[0], others=[])
+    assert game.state.retries == [second.next_attempt(), first.next_attempt()]
+    (last,) = game.of("dynamics")
+    assert game.finish(last, others=[]) == [second.next_attempt()]
+    assert game.finish(second.next_attempt()) == [first.next_attempt()]
 
 
 @pytest.mark.parametrize("failure_class", ["setup", "structure"])

@@ -309,7 +309,8 @@ def test_useless_runs_do_not_count_while_a_better_model_may_be_on_its_way(hope):
     if hope == "training":
         game.state.training = Round(7, 4, [], running={0})
     else:
-        game.state.n_open["calculate"] += 1
+        game.finish(game.of("dynamics")[0], others=[])
+        assert game.kinds() == {"dynamics": 1, "calculate": 1}
     for _ in range(60):
         game.fail(game.of("dynamics")[0])
     assert game.policy.verdict is None

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from fff.steering.active_learning.state import Audit
 from tests.support.playing_campaigns import Game, frame
 
 
@@ -96,7 +97,7 @@ def test_the_only_slot_of_a_pool_moves_too():
 def test_slots_move_with_every_event():
     game = sampling({"gpu": 1, "cpu": 6}, queue={"length": 1, "tolerance": 0})
     assert game.state.sampling_slots == 5
-    game.state.audits = [None] * 2
+    game.state.audits = [Audit("x:0", "s-x", 0, 0, 10, "member:round-000:0", 0)] * 2
     game.policy._calculator._drop_known = lambda: None
     game.policy._calculator._has_work = lambda: False
     meet(game)

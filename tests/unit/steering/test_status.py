@@ -45,13 +45,13 @@ def test_the_status_file_holds_what_is_promised(tmp_path, clock):
     writer.update(snapshot)
     content = json.loads(run.status.read_text())
     assert content["schema_version"] == 1
-    assert (content["state"], content["reason"], content["resumable"]) == ("running", "", False)
+    assert (content["state"], content["reason"], content["resumable"]) == ("running", "", True)
     assert content["labels"] == {"done": 30, "failed": 0, "in_flight": 3, "target": 120}
     assert content["workers"] == {"shared": 0.9}
     assert content["started"] == 1e9 + 1000
     assert content["updated"] == 1e9 + 1060
-    # 30 labels in a minute, 90 to go.
-    assert content["eta_s"] == 180.0
+    # 30 labels in 90 s of all sittings, 90 to go.
+    assert content["eta_s"] == 270.0
 
 
 def test_nothing_is_promised_before_the_first_label(tmp_path, clock):
