@@ -66,6 +66,7 @@ _UNREADABLE = (
     AttributeError,
     LookupError,
     MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
 )
