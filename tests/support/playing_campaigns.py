@@ -215,7 +215,7 @@ class Game:
         return self.fail(request, message, "retry")
 
     def change(self, **values: Any) -> list[Request]:
-        """Have something decided between two sittings, as `ActiveLearning` says; returns what is asked for."""
+        """Have something decided between two sittings; returns what the policy asks for then."""
         event = Event.from_line(Event(len(self.events), CHANGED, values=values).to_line())
         own = self.state.n_own_labels + self.state.running("calculate")
         self.events.append(event)
@@ -225,7 +225,7 @@ class Game:
                 self.labels.append(label["request"])
                 self.hashes_done.add(label["hash"])
         new = self.policy.handle(event)
-        # What is done, on its way or open stays so, where there are fewer labels, slots or frames from now on.
+        # What is done, on its way or open stays so where fewer labels, slots or frames are allowed.
         self._budget = max(self.config.stop.max_labels, own)
         used = Counter(request.pool for request in self.open if request not in new)
         self._least_free = {pool: min(0, n - used[pool]) for pool, n in self.state.capacity.items()}
@@ -342,7 +342,7 @@ class Game:
         assert state.n_open == Counter(request.kind for request in [*self.open, *state.retries])
 
     def _check_files(self) -> None:
-        """Check that what is read was needed at all times since it was written, by the policy's own account."""
+        """Check that what is read was needed at all times since it was written, as the policy says."""
         needed = self.policy.needed_results
         for request in [*self.open, *self.state.retries]:
             read = reads(request, self.policy.baseline_files())

@@ -97,8 +97,9 @@ class Calculator:
             hash_ = request.args["hash"]
             del state.set_aside[hash_]
             state.n_failed -= 1
-            if request.args["source"] == "audit":
-                # Its trajectory went elsewhere meanwhile; the structure may come again by itself.
+            if request.args["source"] == "audit" or state.budget_taken:
+                # Its trajectory went elsewhere meanwhile, or other structures have taken its place in the
+                # budget; it may come again by itself.
                 del state.known[hash_]
                 continue
             if request.args["source"] == "initial":
@@ -122,7 +123,8 @@ class Calculator:
         # Set aside: the hash stays known, so that the structure is never asked for again.
         state.n_failed += 1
         state.set_aside[args["hash"]] = message
-        if failure_class != "structure":
+        if failure_class != "structure" or args["source"] == "initial":
+            # What the user gave may fail for the settings: without it there would be nothing to go on with.
             state.given_up.append(request)
         state.initial_open.discard(request.id)
         if args["source"] != "initial" and args["generation"] == state.sampling_round:

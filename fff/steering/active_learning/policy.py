@@ -127,7 +127,7 @@ class ActiveLearning:
     def needed_results(self) -> set[str]:
         """Ids of the requests whose files later requests may read: models, frames, scores, test sets."""
         state = self.state
-        requests = [*state.open.values(), *state.retries]
+        requests = [*state.open.values(), *state.retries, *state.given_up]
         frames = {trajectory.frame for trajectory in state.trajectories} | set(state.pool)
         frames |= {audit.frame for audit in state.audits} | set(state.taken)
         # Committees that wait to be measured, and the members so far of those that are not complete.
@@ -216,13 +216,18 @@ class ActiveLearning:
                 state.verdict = None
         if "capacity" in values:
             state.move_to(values["capacity"], values["pool_of"])
+        # Before anything is tried again: they take their part of the budget.
+        if values.get("labels"):
+            self._calculator.adopt(values["labels"])
+            if state.verdict is not None and state.verdict.state == "finished":
+                # The last committee must know them too.
+                state.verdict = None
         if values.get("go_on"):
             state.verdict = None
             state.barren_runs = 0
             state.first_failure.clear()
             self._calculator.go_on()
             self._trainer.go_on()
-        self._calculator.adopt(values.get("labels", ()))
 
     def _emit(self) -> list[Request]:
         state = self.state

@@ -122,9 +122,13 @@ class Trainer:
 
     def go_on(self) -> None:
         """Try again what ended the campaign, after the cause was put right."""
-        self.state.failed_rounds = 0
-        if self.state.refit == "running" and not self.state.running("refit"):
-            self.state.refit = "due"
+        state = self.state
+        state.failed_rounds = 0
+        if state.committee is not None and state.training is None:
+            # The labels that the failed rounds were for.
+            state.n_labels_at_start = state.committee.n_labels
+        if state.refit == "running" and not state.running("refit"):
+            state.refit = "due"
 
     def _is_due(self) -> bool:
         state = self.state
