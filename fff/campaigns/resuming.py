@@ -59,7 +59,8 @@ class Resumption:
     def is_over(self) -> bool:
         """Whether the campaign has finished and nothing new is asked of it."""
         verdict = self.policy.verdict
-        return verdict is not None and verdict.state == "finished" and not self.changed
+        asked = self.changed.keys() - {"capacity", "pool_of"}
+        return verdict is not None and verdict.state == "finished" and not asked
 
 
 def config_of(run: RunDirectory, overrides: Sequence[str] = ()) -> LoadedConfig:

@@ -310,7 +310,11 @@ class Sitting:
     def _judge(self, found: Replay) -> tuple[State, str]:
         thinker = self._thinker
         if thinker is not None and thinker.error is not None:
-            return _failure(thinker.error)
+            state, why = _failure(thinker.error)
+            if thinker.stop_reason is not None and isinstance(thinker.error, CampaignError):
+                # A batch system that ends a job ends the workers with it, and they may be the first to go.
+                return "stopped", f"{thinker.stop_reason}; {why}"
+            return state, why
         if found.policy.verdict is not None:
             return found.policy.verdict.state, found.policy.verdict.reason
         return "stopped", (thinker.stop_reason if thinker else None) or "asked to stop"
@@ -375,10 +379,17 @@ def _usage_before(run: RunDirectory) -> dict[str, Any]:
     return dict(usage)
 
 
+class _QuietHandler(logging.FileHandler):
+    """Writes to a file, and leaves it at that where there is no room: others say so, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Pass over a line that could not be written; the traceback would fill the terminal."""
+
+
 @contextlib.contextmanager
 def _logging_to(run: RunDirectory) -> Iterator[None]:
     """Write the package's log to a file for people."""
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = _QuietHandler(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("fff")
     level = root.level

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
     from pathlib import Path
 
-    from colmena.models import FailureInformation
+    from colmena.models import Result
     from proxystore.proxy import Proxy
 
     from fff.compute.parcels import Parcel
@@ -127,11 +127,13 @@ class Cargo:
         """Remember the hash of a member: rows of the database say which one drove the dynamics."""
         self._hashes[request.args["directory"]] = f"sha256:{values['sha256']}"
 
-    def explain_loss(self, call: Call, failure: FailureInformation | None) -> dict[str, Any]:
+    def explain_loss(self, call: Call, result: Result) -> dict[str, Any]:
         """Return the envelope of a task that gave none: its worker died, was killed, or is out of reach."""
+        failure = result.failure_info
         message = "The task ended without a result." if failure is None else failure.exception
         note = overtime_note(call)
-        if note.is_file():
+        # One that an earlier attempt has left says nothing about this one.
+        if note.is_file() and note.stat().st_mtime > (result.timestamp.created or 0.0):
             message = (
                 f"{call.request} did not end within {call.limit_s:.0f} s, so its worker was killed; "
                 f"{note.relative_to(self.run.path)} says where it was."

@@ -181,6 +181,8 @@ class CampaignThinker(BaseThinker):
         with self._lock:
             live = self._dispatch(requests)
         self._cargo.set_live(live, self.seq - 1)
+        if self.policy.verdict is not None:
+            self.done.set()
 
     def ask(self, request: Request, watch: Callable[[], None]) -> dict[str, Any] | None:
         """Have a request carried out whose event is in the log already, and return its values.
@@ -208,7 +210,7 @@ class CampaignThinker(BaseThinker):
                 continue
             _, call, _ = self._in_flight.pop(request.id)
             self._cargo.release(call)
-            envelope = result.value if result.success else self._cargo.explain_loss(call, result.failure_info)
+            envelope = result.value if result.success else self._cargo.explain_loss(call, result)
             values = self._cargo.read_values(envelope)
             if envelope["outcome"] != "done":
                 msg = f"{request.id} could not be carried out again: {values.get('message', 'unknown')}"
@@ -364,7 +366,7 @@ class CampaignThinker(BaseThinker):
     def _take_in(self, result: Result) -> None:
         info = result.task_info or {}
         request, call, queued = self._in_flight[info["request"]]
-        envelope = result.value if result.success else self._cargo.explain_loss(call, result.failure_info)
+        envelope = result.value if result.success else self._cargo.explain_loss(call, result)
         if envelope["outcome"] == "interrupted":
             # It was asked to stop and has written its checkpoint. No event: whoever resumes asks again.
             logger.info("%s was interrupted; it goes on from its checkpoint.", request.id)
