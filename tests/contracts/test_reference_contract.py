@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from ase.constraints import FixAtoms
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
 from fff.base.ids import structure_hash
+from fff.external import Workplace
 from fff.reference import ReferenceMethod, make_reference
 
 
@@ -55,6 +58,13 @@ XTB = {"kind": "xtb"}
 PYSCF = {"kind": "pyscf", "basis": "sto-3g", "convergence_eV": 1e-8}
 CYCLES = {"max_cycles": 1}
 ITERATIONS = {"max_iterations": 1}
+XTB_CLI = {"kind": "xtb-cli"}
+NWCHEM = {
+    "kind": "ase",
+    "calculator": "nwchem",
+    "parameters": {"theory": "scf", "basis": "sto-3g", "scf": {"thresh": 1e-7}},
+}
+NWCHEM_CYCLES = {"parameters": {"theory": "scf", "basis": "6-31g", "scf": {"maxiter": 1}}}
 CASES = {
     # Energy of the first: the documentation of tblite's ASE calculator.
     "gfn2": Case(XTB, WATER, -137.96777, 1e-4, molecule("CH4"), ITERATIONS),
@@ -73,6 +83,14 @@ CASES = {
         1e-5,
         bulk("Ar", "fcc", a=5.3),
     ),
+    "xtb-cli": Case(XTB_CLI, rattled(WATER), None, 1e-4, molecule("CH4"), ITERATIONS),
+    "xtb-cli-water": Case(
+        {**XTB_CLI, "solvent": "water"}, rattled(WATER), None, 1e-4, molecule("CH4"), ITERATIONS
+    ),
+    "xtb-cli-anion": Case({**XTB_CLI, "charge": -1}, molecule("OH"), None, 1e-4, molecule("OH"), ITERATIONS),
+    "gfn-ff": Case({**XTB_CLI, "method": "GFN-FF"}, rattled(WATER), None, 1e-4, molecule("CH4"), None),
+    # Energy: PySCF, RHF/STO-3G of the same structure.
+    "nwchem-hf": Case(NWCHEM, HYDROGEN, -30.39241, 1e-4, WATER, NWCHEM_CYCLES),
     "hf": Case({**PYSCF, "functional": "HF", "density_fitting": False}, WATER, None, 1e-4, HYDROGEN, CYCLES),
     "pbe": Case(PYSCF, rattled(WATER), None, 5e-3, HYDROGEN, CYCLES),
     "pbe-triplet": Case({**PYSCF, "multiplicity": 3}, OXYGEN, None, 5e-3, OXYGEN, CYCLES),
@@ -87,6 +105,8 @@ CASES = {
 }
 
 
+# Programs that the cases need; where one is not installed, its cases are skipped.
+PROGRAMS = {"xtb-cli": "xtb", "nwchem": "nwchem"}
 SLOW = {"pbe", "pbe-triplet", "b3lyp-d4", "r2scan"}
 
 
@@ -94,12 +114,21 @@ SLOW = {"pbe", "pbe-triplet", "b3lyp-d4", "r2scan"}
     params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
 )
 def case(request) -> Case:
-    return CASES[request.param]
+    case = CASES[request.param]
+    program = PROGRAMS.get(case.section.get("calculator", case.section["kind"]))
+    if program and not shutil.which(program):
+        pytest.skip(f"the program {program} is not installed")
+    return case
 
 
 @pytest.fixture
-def method(case) -> ReferenceMethod:
-    return make_reference(case.section)
+def make(tmp_path) -> Callable[[dict[str, Any]], ReferenceMethod]:
+    return lambda section: make_reference(section, Workplace(tmp_path / "tasks"))
+
+
+@pytest.fixture
+def method(case, make) -> ReferenceMethod:
+    return make(case.section)
 
 
 def test_a_label_has_the_shapes_and_the_structure_that_was_asked_for(case, method):
@@ -193,10 +222,10 @@ def test_the_ase_calculator_gives_the_numbers_of_the_label(case, method):
         np.testing.assert_allclose(atoms.get_stress(), label.stress_eV_per_A3, atol=1e-6)
 
 
-def test_not_converged_is_a_failure_that_pickles_and_no_label(case):
+def test_not_converged_is_a_failure_that_pickles_and_no_label(case, make):
     if case.unconverged is None:
         pytest.skip("nothing to converge, or converged at once")
-    method = make_reference({**case.section, **case.unconverged})
+    method = make({**case.section, **case.unconverged})
 
     with pytest.raises(NotConvergedError) as raised:
         method.calculate(case.atoms)
@@ -211,11 +240,11 @@ def test_not_converged_is_a_failure_that_pickles_and_no_label(case):
     assert copy.failure_class == "structure"
 
 
-def test_the_ase_calculator_raises_what_the_method_raises(case):
+def test_the_ase_calculator_raises_what_the_method_raises(case, make):
     if case.unconverged is None:
         pytest.skip("nothing to converge, or converged at once")
     atoms = case.atoms.copy()
-    atoms.calc = make_reference({**case.section, **case.unconverged}).ase_calculator()
+    atoms.calc = make({**case.section, **case.unconverged}).ase_calculator()
 
     with pytest.raises(NotConvergedError):
         atoms.get_forces()
@@ -240,6 +269,7 @@ def test_settings_are_json_and_name_no_limits(case, method):
     assert json.loads(json.dumps(settings)) == settings
     assert settings["kind"] == case.section["kind"]
     assert not settings.keys() & {"time_limit_s", "max_memory_MB", "max_cycles", "max_iterations"}
+    assert not settings.keys() & {"command", "keep_files"}
     assert make_reference({**case.section, "time_limit_s": 5.0}).settings == settings
 
 
@@ -265,6 +295,7 @@ def test_a_method_is_what_the_protocol_says(case, method):
         ({"kind": "pyscf", "basis": "def2-SVP"}, Atoms("Am", [(0, 0, 0)]), "reference.multiplicity"),
         ({"kind": "pyscf", "basis": "def2-SVP"}, Atoms("U"), "reference.basis"),
         ({"kind": "pyscf", "functional": "LDA,VWN", "dispersion": "d4"}, HYDROGEN, "reference.dispersion"),
+        ({"kind": "xtb-cli", "command": ["no-such-xtb"]}, HYDROGEN, "reference.command"),
         ({"kind": "ase", "calculator": "emt"}, bulk("Fe"), "reference.calculator"),
         ({"kind": "ase", "calculator": "lennard"}, bulk("Ar"), "reference.calculator"),
         ({"kind": "ase", "calculator": "asap"}, bulk("Cu"), "reference.calculator"),
