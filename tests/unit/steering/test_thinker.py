@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from colmena.exceptions import TimeoutException
-from colmena.models import FailureInformation
+from colmena.models import FailureInformation, Result
 from colmena.queue.base import QueueRole
 
 from fff.compute.queues import LocalQueues
@@ -80,8 +80,8 @@ class Hand:
     def read_values(self, envelope):
         return dict(envelope["values"])
 
-    def explain_loss(self, call: Call, failure: FailureInformation | None) -> dict[str, Any]:
-        message = "" if failure is None else failure.exception
+    def explain_loss(self, call: Call, result: Result) -> dict[str, Any]:
+        message = "" if result.failure_info is None else result.failure_info.exception
         values = {"failure_class": "retry", "error": "LostTask", "message": message}
         return {"outcome": "failed", "values": values}
 
