@@ -50,6 +50,7 @@ __all__ = ["TaskServer", "start_server", "stop_server"]
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
+_DIED_IDLE = b"was not busy when it died"
 
 
 class TaskServer(ParslTaskServer):
@@ -208,6 +209,18 @@ def _check_pools() -> None:
                 f"The workers of pool {label!r} are gone: {executor.executor_exception or 'no reason known'}"
             )
             raise CampaignError(msg, hint=f"See {executor.logdir}.")
+        if _has_lost_an_idle_worker(Path(executor.logdir)):
+            msg = f"A worker of pool {label!r} died between two tasks, and may have locked out the others."
+            raise CampaignError(msg, hint=f"See {executor.logdir}.")
+
+
+def _has_lost_an_idle_worker(folder: Path) -> bool:
+    """Return whether a worker was killed while it waited for a task, by what its pool noted.
+
+    It takes with it the lock of the queue that it waited at, which nothing ever opens again: the pool starts
+    another worker, and no worker gets a task any more. One that died at work holds no lock.
+    """
+    return any(_DIED_IDLE in log.read_bytes() for log in folder.glob("block-*/*/manager.log"))
 
 
 @contextlib.contextmanager
