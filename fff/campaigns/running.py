@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from fff.base.errors import RunDirectoryError
+from fff.base.files import refuse_links
 from fff.campaigns.inputs import load_inputs
 from fff.campaigns.resuming import read_resumption
 from fff.campaigns.sitting import Outcome, Sitting, last_line
@@ -55,6 +56,7 @@ def open_campaign(
             raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(run.path)) from error
         lock.take()
         try:
+            refuse_links(run.path)
             if inputs is not None and run.is_opened:
                 msg = f"Another process began a campaign in {run.path} while this one checked its inputs."
                 raise RunDirectoryError(msg, hint="Run the same command again.", path=str(run.path))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fff.base.errors import CampaignError, FffError, RunDirectoryError
 from fff.base.files import write_json, write_text
+from fff.base.redaction import redact
 from fff.campaigns.opening import open_run
 from fff.campaigns.restoring import find_lost, is_as_before
 from fff.campaigns.resuming import Resumption, answer_from_database
@@ -380,7 +381,11 @@ def _usage_before(run: RunDirectory) -> dict[str, Any]:
 
 
 class _QuietHandler(logging.FileHandler):
-    """Writes to a file, and leaves it at that where there is no room: others say so, once."""
+    """Writes to a file, without passwords, and leaves it at that where there is no room: others say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line that is written."""
+        return redact(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Pass over a line that could not be written; the traceback would fill the terminal."""

@@ -31,6 +31,7 @@ import numpy as np
 from fff.base.errors import FffError, ModelFileError
 from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
+from fff.base.redaction import redact
 from fff.data.accuracy import force_accuracy
 from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
@@ -182,11 +183,11 @@ def _failure(call: Call, error: Exception) -> dict[str, Any]:
     values = {
         "failure_class": _class_of(error),
         "error": type(error).__name__,
-        "message": (message + hint)[:MESSAGE_LENGTH],
+        "message": redact(message + hint)[:MESSAGE_LENGTH],
     }
     trace = call.path("tasks", f"{call.request}.failure.txt")
     try:
-        write_bytes(trace, "".join(traceback.format_exception(error)).encode())
+        write_bytes(trace, redact("".join(traceback.format_exception(error))).encode())
     except OSError as trouble:
         # On a full disk, which may be the failure itself: the policy must hear of it all the same.
         values["message"] += f" (Its trace could not be written: {trouble.strerror or trouble}.)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import logging
 import os
 import pickle
 import sqlite3
@@ -30,10 +31,12 @@ from fff.base.errors import ConfigError, FffError, InputFileError, ModelFileErro
 from fff.base.ids import sha256_bytes
 from fff.campaigns.inputs import probe_reference
 from fff.campaigns.opening import _copy_inputs
+from fff.campaigns.running import open_campaign
+from fff.campaigns.sitting import _logging_to
 from fff.compute.queues import LocalQueues
 from fff.compute.server import start_server
 from fff.compute.stores import ModelShelf, open_store
-from fff.compute.tasks import Call
+from fff.compute.tasks import Call, _failure
 from fff.config import config_from_dict, load_config
 from fff.data.frames import FrameStore
 from fff.data.labels import LabelStore
@@ -750,3 +753,46 @@ def test_a_config_with_a_password_is_refused_without_repeating_it(change):
         config_from_dict({**CONFIG, **change})
 
     assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.context}"
+
+
+# --- what is written down ---------------------------------------------------------------------------------
+
+ADDRESS = "licence server redis://me:hunter2@host refused the token=hunter2"
+
+
+def test_a_failure_is_told_without_passwords(tmp_path):
+    call = Call("calculate-1", str(tmp_path))
+
+    values = _failure(call, RuntimeError(ADDRESS))
+
+    assert values["message"] == "licence server redis://***@host refused the token=***"
+    assert "hunter2" not in (tmp_path / values["trace"]).read_text()
+
+
+def test_the_log_is_written_without_passwords(tmp_path):
+    run = RunDirectory(tmp_path)
+    with _logging_to(run):
+        logging.getLogger("fff.campaigns").warning("It ended: %s", ADDRESS)
+        try:
+            raise OSError(ADDRESS)
+        except OSError:
+            logging.getLogger("fff.campaigns").exception("It ended.")
+
+    text = run.log.read_text()
+    assert "redis://***@host" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("name", ["run.log", "events.jsonl", "labels.db", "status.json"])
+def test_a_run_directory_with_a_file_that_is_a_link_is_refused(tmp_path, victim, name):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "events.jsonl").write_text("{}\n")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(victim / "thesis.tex")
+    loaded = load_config(None, ["structures=[molecule:H2O]", "reference.kind=xtb", f"run_dir={run}"])
+
+    with pytest.raises(RunDirectoryError, match="is a symbolic link"), open_campaign(loaded):
+        pass
+
+    assert not (run / "lock").exists()
