@@ -136,7 +136,8 @@ class ActiveLearning:
             (f"round-{state.round:03d}", state.training),
             (state.baseline_folder, state.baseline),
         ):
-            models |= {f"member:{folder}:{member}" for member in (part.members if part else ())}
+            if part is not None and (part.waiting or part.running):
+                models |= {f"member:{folder}:{member}" for member in part.members}
         needed = {score.request for score in (*state.scored.values(), *state.selected.values())}
         files = [*state.test_files, *state.baseline_files]
         for request in requests:
@@ -162,7 +163,9 @@ class ActiveLearning:
     @property
     def held_back(self) -> int:
         """Free slots that a calculation could have if `calculation.max_ahead` did not hold it back."""
-        return self.state.free[self.state.pool_of["calculate"]] if self._calculator.is_held_back() else 0
+        free = self.state.free[self.state.pool_of["calculate"]]
+        # Less than none is free where there are fewer slots than before.
+        return max(free, 0) if self._calculator.is_held_back() else 0
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers that people watch, JSON-able."""

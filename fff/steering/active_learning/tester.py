@@ -52,9 +52,6 @@ class Tester:
         if more > 0:
             self._plan("randomset", more)
             state.n_random_planned += more
-        baseline = state.baseline
-        if baseline is not None and not (baseline.waiting or baseline.running) and not state.budget_spent:
-            self._begin_baseline_anew()
 
     def new_committee(self, committee: Committee) -> None:
         """Have the error of a new committee measured."""
@@ -137,9 +134,10 @@ class Tester:
         """Take in the errors of a committee; a failure is tried once more, then noted."""
         args = request.args
         if event.outcome == "done":
-            # Of several comparisons, each after an extension, the last one counts.
+            # Of several comparisons, each after an extension, the one on most frames counts.
             name = "baseline" if args["name"].startswith("baseline") else args["name"]
-            self.state.errors[name] = {"n_labels": args["n_labels"], **event.values}
+            if args["n_labels"] >= self.state.errors.get(name, {}).get("n_labels", 0):
+                self.state.errors[name] = {"n_labels": args["n_labels"], **event.values}
         elif request.attempt < MAX_ATTEMPTS:
             self.state.to_evaluate.append(
                 (args["name"], request.models[0], args["n_labels"], request.attempt + 1)
@@ -150,16 +148,18 @@ class Tester:
     def wants_training(self) -> bool:
         """Whether a member of the comparison committee could be trained now: after the last committee."""
         baseline = self.state.baseline
-        return self._baseline_is_due() if baseline is None else bool(baseline.waiting)
+        if baseline is not None and (baseline.waiting or baseline.running):
+            return bool(baseline.waiting)
+        return self._baseline_is_due() and (baseline is None or baseline.n_labels < self._n_compared())
 
     def take_training(self) -> Request:
         """Return the training of the next member on random frames, as the campaign's own members train."""
         state = self.state
-        if state.baseline is None:
-            members = [(member, 1) for member in range(state.config.committee.size)]
-            # Fewer than labels only if stretches of dynamics failed; the table says how many there were.
-            state.baseline = Round(-1, min(len(state.labels), state.n_baseline_frames), members)
         baseline = state.baseline
+        if baseline is None or not baseline.waiting:
+            state.n_baselines += 0 if baseline is None else 1
+            members = [(member, 1) for member in range(state.config.committee.size)]
+            baseline = state.baseline = Round(-1, self._n_compared(), members)
         member, attempt = baseline.waiting.pop(0)
         baseline.running.add(member)
         return Request(
@@ -196,13 +196,14 @@ class Tester:
             folder = self.state.baseline_folder
             key = committee_key(folder, baseline.members)
             self.state.to_evaluate.append((folder, key, baseline.n_labels, 1))
-            if not self.state.budget_spent:
-                # The campaign was extended meanwhile.
-                self._begin_baseline_anew()
 
-    def _begin_baseline_anew(self) -> None:
-        self.state.baseline = None
-        self.state.n_baselines += 1
+    def _n_compared(self) -> int:
+        """Return how many random frames the comparison committee is trained on.
+
+        Fewer than labels only if stretches of dynamics failed; the table says how many there were. More than
+        before in a campaign that was extended, also while the comparison was made: then it is made anew.
+        """
+        return min(len(self.state.labels), self.state.n_baseline_frames)
 
     def _plan(self, purpose: Purpose, n_frames: int) -> None:
         """Divide frames into stretches so that every start structure and temperature has its share."""
