@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fff.base.collection import collection_paused
 from fff.base.errors import LogDamagedError
@@ -70,7 +70,7 @@ class Event:
             ValueError: If the line is no event of a schema this fff reads.
         """
         try:
-            content = json.loads(line)
+            content = _DECODER.decode(line)
         except RecursionError:
             msg = "it is nested too deeply"
             raise ValueError(msg) from None
@@ -88,8 +88,24 @@ class Event:
             if type(value) is not _TYPES[name]:
                 msg = f"`{name}` is {value!r}"
                 raise ValueError(msg)
+        if content.get("outcome", "done") not in _OUTCOMES:
+            msg = f"`outcome` is {content['outcome']!r}"
+            raise ValueError(msg)
+        if strange := [
+            value for value in content.get("times", {}).values() if type(value) not in (int, float)
+        ]:
+            msg = f"a time is {strange[0]!r}"
+            raise ValueError(msg)
         return cls(**content)
 
+
+def _refuse(constant: str) -> None:
+    msg = f"it holds {constant}, which is no number"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_OUTCOMES = get_args(Outcome)
 
 _TYPES: dict[str, type] = {
     "seq": int,

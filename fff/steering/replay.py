@@ -87,6 +87,12 @@ def replay(events: Sequence[Event], path: Path) -> Replay:
         raise damaged(path, 1, _why(error)) from error
     with collection_paused():
         _take_in_all(found, events[1:], path)
+    try:
+        found.policy.snapshot()
+        set(found.policy.needed_results)
+    except _MISFITS as error:
+        why = f"a name or a number up to here is none; {_why(error)}"
+        raise damaged(path, len(events), why) from error
     return found
 
 

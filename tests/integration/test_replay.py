@@ -10,36 +10,36 @@ import copy
 
 import pytest
 
-from fff.data.events import EventLog, read_events
-from fff.steering.active_learning import ActiveLearning
+from fff.data.events import EventLog, has_half_line, read_events
+from fff.steering.replay import replay
 from tests.support.playing_campaigns import Game
 
 
 @pytest.fixture(scope="module")
 def played():
-    """A campaign with failures of every kind: its events, and its state and open requests after each."""
+    """A campaign of four sittings with failures of every kind: its events, and its state after each."""
     game = Game(
         pools=3, start_model=True, test={"n_frames": 20, "random_baseline": True}, start={"n_labels": 4}
     )
+    sittings = {
+        40: lambda: game.move({"gpu": 1, "cpu": 2}),
+        75: lambda: game.change_config(stop={"max_labels": 26}, audit={"fraction": 0.3}),
+        90: lambda: game.change(labels=[{"request": "label-00040", "hash": "s-found", "source": "active"}]),
+    }
     states = [copy.deepcopy(game.state)]
     while game.policy.verdict is None:
         turn = len(game.events)
         request = game.open[turn * 7 % len(game.open)]
-        if turn % 6 == 0 and request.attempt == 1:
+        if turn in sittings:
+            sittings[turn]()
+        elif turn % 6 == 0 and request.attempt == 1:
             game.fail(request, failure_class="structure" if turn % 12 == 0 else "retry")
         else:
             game.finish(request)
         states.append(copy.deepcopy(game.state))
     assert game.policy.verdict.state == "finished"
+    assert len(game.events) > max(sittings)
     return game, states
-
-
-def replay(events):
-    policy = ActiveLearning(events[0])
-    policy.start()
-    for event in events[1:]:
-        policy.handle(event)
-    return policy
 
 
 def test_every_prefix_of_a_log_on_disk_replays_to_the_state_it_had_live(tmp_path, played):
@@ -48,7 +48,7 @@ def test_every_prefix_of_a_log_on_disk_replays_to_the_state_it_had_live(tmp_path
     with EventLog(path) as log:
         for event, state in zip(game.events, states, strict=True):
             log.append(event)
-            policy = replay(read_events(path))
+            policy = replay(read_events(path), path).policy
             assert policy.state == state
             assert policy.open_requests == state.open
 
@@ -65,10 +65,11 @@ def test_a_log_cut_at_any_byte_replays_to_its_last_whole_event_and_goes_on(tmp_p
     for size in range(first, len(data), 997):
         path.write_bytes(data[:size])
         n = data[:size].count(b"\n")
+        assert has_half_line(path) == (data[size - 1 : size] != b"\n")
         with EventLog(path) as log:
-            policy = replay(read_events(path))
+            policy = replay(read_events(path), path).policy
             assert policy.state == states[n - 1]
             # What had no event yet is asked for again, and the campaign goes on as it did.
-            assert game.events[n].request in policy.open_requests
+            assert game.events[n].kind == "changed" or game.events[n].request in policy.open_requests
             log.append(game.events[n])
         assert read_events(path) == game.events[: n + 1]

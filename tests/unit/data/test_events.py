@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fff.base.errors import LogDamagedError
-from fff.data.events import Event, EventLog, read_events
+from fff.data.events import Event, EventLog, has_half_line, read_events
 
 
 def events(n: int) -> list[Event]:
@@ -139,6 +139,144 @@ def test_a_damaged_line_is_named(tmp_path):
         read_events(path)
     assert caught.value.context == {"path": str(path), "line": 2}
     assert "first 1 lines" in caught.value.hint
+
+
+DAMAGE = {
+    "garbage": b"\xff\xfe\x00garbage\x80\n",
+    "zeros": b"\0" * 4096 + b"\n",
+    "no JSON": b"opened\n",
+    "no object": b"[1, 2]\n",
+    "a number": b"7\n",
+    "an empty line": b"\n",
+    "nested": b"[" * 100_000 + b"\n",
+    "not a number": b'{"schema_version":1,"seq":1,"kind":"train","values":{"a":NaN}}\n',
+    "infinite": b'{"schema_version":1,"seq":1,"kind":"train","values":{"a":-Infinity}}\n',
+    "a long number": b'{"schema_version":1,"seq":1' + b"0" * 5000 + b',"kind":"train"}\n',
+    "another schema": b'{"schema_version":9,"seq":1,"kind":"train"}\n',
+    "no schema": b'{"seq":1,"kind":"train"}\n',
+    "no seq": b'{"schema_version":1,"kind":"train"}\n',
+    "no kind": b'{"schema_version":1,"seq":1}\n',
+    "half a line and a whole one": b'{"schema_version":1,"seq":1,"ki{"schema_version":1,"seq":1,"kind":"a"}\n',
+    "two in one line": b'{"schema_version":1,"seq":1,"kind":"a"}{"schema_version":1,"seq":2,"kind":"a"}\n',
+}
+WRONG_TYPES = {
+    "seq": ["1", 1.0, True, None, [1]],
+    "kind": [1, None, ["train"]],
+    "request": [7, None],
+    "attempt": ["1", True, 1.5],
+    "outcome": [1, None, "perhaps", ""],
+    "values": [[], "x", None],
+    "times": [[], {"started": "now"}, {"ended": None}, {"queued": True}, {"queued": [1.0]}],
+    "worker": [1, None],
+    "device": [0, None],
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("behind", [0, 2], ids=["at the end", "in the middle"])
+def test_a_line_that_is_no_event_is_damage_and_named(tmp_path, what, behind):
+    path = write(tmp_path / "events.jsonl", 1)
+    path.write_bytes(path.read_bytes() + DAMAGE[what] + b"".join([b"more\n"] * behind))
+    with pytest.raises(LogDamagedError, match="damaged at line 2") as caught:
+        read_events(path)
+    assert caught.value.context["line"] == 2
+    assert "head -n 1" in caught.value.hint
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG_TYPES.items() for value in values]
+)
+def test_a_field_of_another_kind_is_damage(tmp_path, name, value):
+    path = write(tmp_path / "events.jsonl", 1)
+    content = json.loads(events(2)[1].to_line())
+    path.write_text(path.read_text() + json.dumps({**content, name: value}) + "\n")
+    with pytest.raises(LogDamagedError, match="damaged at line 2"):
+        read_events(path)
+
+
+def test_a_huge_line_is_read(tmp_path):
+    path = tmp_path / "events.jsonl"
+    event = Event(0, "choose", values={"frames": [f"dynamics-t000-r0000:{i}" for i in range(200_000)]})
+    with EventLog(path) as log:
+        log.append(event)
+    assert path.stat().st_size > 4_000_000
+    assert read_events(path) == [event]
+
+
+# --- a line that was begun ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"schema_version":1,"seq":3',
+        b"x",
+        b"\0" * 5000,
+        b"\xff\xfe\x80",
+        b"{" * 100_000,
+        events(4)[3].to_line().rstrip().encode(),
+    ],
+    ids=["half", "a letter", "zeros", "garbage", "long", "whole but for its end"],
+)
+def test_whatever_was_begun_at_the_end_is_passed_over_told_and_cut_off(tmp_path, tail):
+    path = write(tmp_path / "events.jsonl", 3)
+    whole = path.read_bytes()
+    assert not has_half_line(path)
+    path.write_bytes(whole + tail)
+    assert has_half_line(path)
+    assert read_events(path) == events(3)
+    EventLog(path).close()
+    assert path.read_bytes() == whole
+    assert not has_half_line(path)
+
+
+def test_a_first_line_that_was_begun_leaves_an_empty_log(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(events(1)[0].to_line().encode()[:-1])
+    assert has_half_line(path)
+    assert read_events(path) == []
+    EventLog(path).close()
+    assert path.read_bytes() == b""
+    assert not has_half_line(path)
+
+
+def test_reading_writes_nothing(tmp_path):
+    path = write(tmp_path / "events.jsonl", 2)
+    path.write_bytes(path.read_bytes() + b"half")
+    before = path.read_bytes()
+    read_events(path)
+    has_half_line(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("written", [0, 10])
+def test_an_event_of_which_only_a_part_fits_on_the_disk_is_an_error_and_no_event(
+    tmp_path, monkeypatch, written
+):
+    path = write(tmp_path / "events.jsonl", 2)
+    log = EventLog(path)
+
+    class NearlyFull:
+        """Takes as much of a line as there is room for, as the kernel does."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, line):
+            return self._file.write(line[:written])
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    log._file = NearlyFull(log._file)
+    with pytest.raises(OSError, match="could not be written whole"):
+        log.append(events(3)[2])
+    log.close()
+    assert read_events(path) == events(2)
+    with EventLog(path) as log:
+        log.append(events(3)[2])
+    assert read_events(path) == events(3)
 
 
 def test_a_complete_last_line_that_cannot_be_read_is_damage(tmp_path):
