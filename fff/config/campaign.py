@@ -18,6 +18,7 @@ from fff.config.site import LaptopSite, SiteSection
 __all__ = ["ActiveLearningConfig"]
 
 _DEFAULT_KINDS = {"site": "laptop"}
+_LONGEST_NAME_BYTES = 255
 
 
 class ActiveLearningConfig(Section):
@@ -92,6 +93,7 @@ class ActiveLearningConfig(Section):
         for key in type(self).model_fields:
             if isinstance(section := getattr(self, key), Section):
                 section.check()
+        _check_name(self)
         _check_inputs(self)
         _check_counts(self)
         _check_secrets(self)
@@ -104,6 +106,14 @@ def _is_section(key: str) -> bool:
     return field.discriminator is not None or (
         isinstance(annotation, type) and issubclass(annotation, Section)
     )
+
+
+def _check_name(config: ActiveLearningConfig) -> None:
+    if (size := len(config.name.encode())) > _LONGEST_NAME_BYTES:
+        msg = (
+            f"`name` takes {size} bytes, above the {_LONGEST_NAME_BYTES} that the name of a folder may have."
+        )
+        raise ConfigError(msg, hint="Choose a shorter one.", key="name", value=config.name)
 
 
 def _check_inputs(config: ActiveLearningConfig) -> None:

@@ -85,7 +85,7 @@ class QueueSection(Section):
 class StopSection(Section):
     """When the campaign ends."""
 
-    max_labels: PositiveInt = Field(128, description="Labels made by this campaign at most.")
+    max_labels: int = Field(128, ge=1, le=1_000_000, description="Labels made by this campaign at most.")
     grace_s: float = Field(
         10.0, ge=0, description="Time that running tasks have to end, or to save, when a campaign is stopped."
     )

@@ -37,6 +37,7 @@ class StartSection(Section):
     n_labels: int = Field(
         16,
         ge=2,
+        le=100_000,
         description="Labels made first: the given structures, then small random displacements of them.",
     )
     displacement_A: Positive = Field(

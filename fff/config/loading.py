@@ -27,6 +27,11 @@ __all__ = ["LoadedConfig", "config_from_dict", "config_to_yaml", "load_config"]
 DEFAULT = "default"
 _NAMED = re.compile(r"^[A-Za-z][A-Za-z0-9_-]+:")
 _DEEPEST = 50
+_MOST_VALUES = 100_000
+_LARGEST_BYTES = 4_000_000
+_MOST_BITS = 1024
+_NO_YAML = (YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What ruamel.yaml raises: explicit tags, as in `!!bool maybe`, bring others than its own errors."""
 _KIND_SECTIONS = ("reference", "site")
 
 
@@ -110,6 +115,7 @@ def load_config(
             values["name"] = stem
     elif base is not None:
         name, given_values = base
+        _check_tree(given_values)
         values = copy.deepcopy(dict(given_values))
         given = dict.fromkeys(_flat(values), name)
     for key, value, source in _changes(overrides, flags or {}):
@@ -127,6 +133,7 @@ def _changes(
         if any(other == key for other, _ in parsed):
             msg = f"`{flag}` and `-o {key}=...` both set `{key}`."
             raise ConfigError(msg, hint="Give only one of them.", key=key, value=value)
+        _check_tree(value, key)
         yield key, value, flag
     for key, value in parsed:
         yield key, value, "-o"
@@ -141,7 +148,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(msg, hint=hint, key=key or text, value=text)
     try:
         parsed = _yaml().load(value) if value.strip() else None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except _NO_YAML as error:
         msg = f"The value of `-o {_short(text)}` is no YAML: {_reason(error)}."
         hint = "Put texts with special characters in quotes: -o 'key=\"value\"'."
         raise ConfigError(msg, hint=hint, key=key, value=value) from None
@@ -160,7 +167,7 @@ def _yaml() -> YAML:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = _yaml().load(path.read_text(encoding="utf-8"))
+        values = _yaml().load(_text(path))
     except FileNotFoundError:
         raise _no_file(path) from None
     except IsADirectoryError:
@@ -172,17 +179,28 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"The config {path} cannot be read: {error.strerror or error}."
         raise InputFileError(msg, hint="Check the path and its permissions.", path=str(path)) from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except _NO_YAML as error:
         raise _bad_yaml(path, error) from None
     if values is None:
         msg = f"The config {path} is empty."
         hint = "It needs at least `structures` (or `labels`) and `reference`; see configs/minimal.yaml."
         raise ConfigError(msg, hint=hint, key="", value=None)
+    _check_tree(values)
     if not isinstance(values, dict):
         msg = f"The config {path} holds {show(values)}; it must consist of keys with values."
         raise ConfigError(msg, hint="See configs/minimal.yaml.", key="", value=values)
-    _check_tree(values)
     return values
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, which may be a pipe, but no flood."""
+    with path.open("rb") as file:
+        data = file.read(_LARGEST_BYTES + 1)
+    if len(data) > _LARGEST_BYTES:
+        msg = f"The config {path} is larger than {_LARGEST_BYTES // 10**6} MB; it would take minutes to read."
+        hint = "Put the structures into one file, or into a folder, and name that."
+        raise InputFileError(msg, hint=hint, path=str(path))
+    return data.decode("utf-8").replace("\r\n", "\n")
 
 
 def _no_file(path: Path) -> InputFileError:
@@ -210,12 +228,28 @@ def _bad_yaml(path: Path, error: Exception) -> ConfigError:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, LookupError):
+        return f"{error} is no value of its type"
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     return str(problem).strip().splitlines()[0].rstrip(".")
 
 
-def _check_tree(value: Any, key: str = "", above: tuple[int, ...] = ()) -> None:
-    """Refuse keys that are no text, and values that contain themselves, as YAML's anchors allow."""
+def _check_tree(
+    value: Any, key: str = "", above: tuple[int, ...] = (), count: list[int] | None = None
+) -> None:
+    """Refuse what YAML can express and no config means.
+
+    Keys that are no text; values that contain themselves or, by aliases of aliases, stand for millions;
+    numbers that Python cannot print.
+    """
+    count = [0] if count is None else count
+    count[0] += 1
+    if count[0] > _MOST_VALUES:
+        msg = f"`{key.partition('.')[0].partition('[')[0]}` stands for more than {_MOST_VALUES} values."
+        raise ConfigError(msg, hint="Do not let aliases (`*name`) multiply.", key=key, value=None)
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        msg = f"`{key}` is a number of more than {value.bit_length() * 3 // 10} digits."
+        raise ConfigError(msg, hint="Give a smaller one.", key=key, value=None)
     if not isinstance(value, dict | list):
         return
     if id(value) in above:
@@ -228,7 +262,7 @@ def _check_tree(value: Any, key: str = "", above: tuple[int, ...] = ()) -> None:
     inside = (*above, id(value))
     if isinstance(value, list):
         for i, part in enumerate(value):
-            _check_tree(part, f"{key}[{i}]", inside)
+            _check_tree(part, f"{key}[{i}]", inside, count)
         return
     for name, part in value.items():
         inner = f"{key}.{name}" if key else str(name)
@@ -236,7 +270,7 @@ def _check_tree(value: Any, key: str = "", above: tuple[int, ...] = ()) -> None:
             msg = f"`{inner}` is a key that is no text."
             hint = f'Every key is a name; in `parameters` put quotes around it: "{inner}".'
             raise ConfigError(msg, hint=hint, key=inner, value=part)
-        _check_tree(part, inner, inside)
+        _check_tree(part, inner, inside, count)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

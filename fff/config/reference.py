@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fff.base.errors import ConfigError
 from fff.config.section import Positive, PositiveInt, Section
 
 __all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbCliReference", "XtbReference"]
@@ -87,6 +89,39 @@ class AseReference(Section):
     )
     keep_files: bool = Field(False, description=_KEEP_FILES)
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
+
+    def check(self) -> None:
+        """Check that the parameters are what workers, the log and a copy of the config can hold.
+
+        Raises:
+            ConfigError: If one is neither text, finite number, true, false nor null, nor made of these.
+        """
+        _check_plain(self.parameters, "reference.parameters")
+
+
+def _check_plain(value: Any, key: str) -> None:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_plain(part, f"{key}.{name}")
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            _check_plain(part, f"{key}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(
+            f"`{key}` is {value}; it must be a finite number.", hint="Give a number.", key=key, value=None
+        )
+    elif not isinstance(value, str | int | float | None) or not _is_writable(value):
+        msg = f"`{key}` is {value!r:.80}; it must be a text, a number, true, false, null, or made of these."
+        raise ConfigError(msg, hint="Put texts, and dates, in quotes.", key=key, value=None)
+
+
+def _is_writable(value: Any) -> bool:
+    """Whether a text has no half of a character, which YAML can express and no file can hold."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 ReferenceSection = Annotated[

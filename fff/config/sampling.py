@@ -16,8 +16,8 @@ class SamplingSection(Section):
     """Molecular dynamics with the present model."""
 
     n_parallel: PositiveInt = Field(4, description="Trajectories that run at the same time.")
-    n_trajectories: PositiveInt = Field(
-        8, description="Trajectories altogether; at least one for each start structure."
+    n_trajectories: int = Field(
+        8, ge=1, le=100_000, description="Trajectories altogether; at least one for each start structure."
     )
     n_steps: PositiveInt = Field(
         200, description="Steps of a run before its last frame is audited, at first."
@@ -107,6 +107,7 @@ class TestSection(Section):
     n_frames: int | None = Field(
         50,
         ge=0,
+        le=1_000_000,
         description="Structures of the test set, evenly spaced; 0: no test set; null: all of `test.labels`.",
     )
     interval_steps: PositiveInt = Field(20, description="Steps between two frames of the dynamics.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fff.base.errors import ConfigError
-from fff.config.section import PositiveInt, Section, TextList
+from fff.config.section import Section, TextList
 
 __all__ = ["LaptopSite", "SiteSection", "WorkstationSite"]
 
@@ -16,7 +16,7 @@ class LaptopSite(Section):
     """One machine without accelerators; all kinds of task share its cores."""
 
     kind: Literal["laptop"] = Field("laptop", description="One shared pool of workers on the cores found.")
-    n_workers: PositiveInt | None = Field(None, description="Workers; null: one per core found.")
+    n_workers: int | None = Field(None, ge=1, le=1000, description="Workers; null: one per core found.")
 
 
 class WorkstationSite(Section):
@@ -30,11 +30,14 @@ class WorkstationSite(Section):
         default_factory=list,
         description="Device ids where the first `n_gpus` are not the right ones; each gets one worker.",
     )
-    n_gpu_workers: PositiveInt = Field(
-        1, description="Workers that take the accelerators' part on the CPU where there are none."
+    n_gpu_workers: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Workers that take the accelerators' part on the CPU where there are none.",
     )
-    n_cpu_workers: PositiveInt | None = Field(
-        None, description="CPU workers; null: the cores found less one per accelerator worker."
+    n_cpu_workers: int | None = Field(
+        None, ge=1, le=1000, description="CPU workers; null: the cores found less one per accelerator worker."
     )
 
     @property

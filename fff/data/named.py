@@ -182,6 +182,8 @@ def _cluster(source: str, name: str, relax: Callable[[Atoms], Atoms], seed: int)
         hint = f"Give 1 to {_MAX_MOLECULES} molecules, the smaller number first."
         raise _error(source, f"`{count}` is no number of molecules", hint)
     monomer = _find_molecule(source, formula)
+    if (n_atoms := len(monomer) * (last - first + 1) * (first + last) // 2) > _MAX_ATOMS:
+        raise _error(source, f"it would hold {n_atoms} atoms", f"Ask for at most {_MAX_ATOMS} atoms.")
     clusters = []
     for n in range(first, last + 1):
         rng = np.random.default_rng(seed_for(seed, "cluster", formula, n))

@@ -50,6 +50,7 @@ ASE has readers of others. `castep-cell` starts the program CASTEP, `octopus-in`
 """
 
 _INDEX = re.compile(r"-?\d+|(-?\d*):(-?\d*)(:(-?\d*))?")
+_WIDE = re.compile(rb":[A-Za-z]:\d{5}")
 _LOCKED_S = 20.0
 _SEGMENT_LENGTH = 10
 _SEGMENT_KEYS = ("segment", "trajectory")
@@ -81,10 +82,11 @@ def read_frames(source: str) -> list[Atoms]:
         msg = f"The file {path} holds no structure."
         hint = "Give a file with at least one structure."
         raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
-    wanted = string2index(index)
     try:
+        wanted = string2index(index)
         chosen = frames[wanted] if isinstance(wanted, slice) else [frames[int(wanted)]]
-    except IndexError:
+    except (IndexError, ValueError):
+        # None of that number, or every zeroth of them.
         chosen = []
     if not chosen:
         msg = f"`{source}` asks for frames that are not there: the file holds {len(frames)}."
@@ -102,6 +104,8 @@ def _read_all(path: Path) -> list[Atoms]:
             return _read_sqlite(path)
         if name == "json":
             return _of_rows(JSONDatabase(str(path.absolute()), use_lock_file=False, serial=True).select())
+        if name in {"xyz", "extxyz"}:
+            _check_xyz(path)
         # ASE reads `name@text` as an index; a path object it takes literally only if this is off.
         frames = ase.io.read(path, index=":", format=name, do_not_split_by_at_sign=True)
     except InputFileError:
@@ -149,6 +153,10 @@ def _check_readable(path: Path) -> None:
     if path.is_dir():
         msg = f"{path} is a folder, not a file."
         raise InputFileError(msg, hint="Name a file in it.", path=str(path))
+    if not path.is_file():
+        # A pipe would be waited for, and a device never ends.
+        msg = f"{path} is no regular file."
+        raise InputFileError(msg, hint="Give a file.", path=str(path))
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -159,6 +167,27 @@ def _check_readable(path: Path) -> None:
         msg = f"The file {path} is empty."
         hint = "Give a file with at least one structure."
         raise InputFileError(msg, hint=hint, path=str(path), no_structures=True)
+
+
+def _check_xyz(path: Path) -> None:
+    """Refuse counts that no file of this size can hold: ASE would count to them, line by line.
+
+    Raises:
+        InputFileError: If there is such a count.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                n_atoms = int(line)
+            except ValueError:
+                return  # none of atoms: ASE says what it is
+            comment = file.readline()
+            if n_atoms > size or _WIDE.search(comment):
+                msg = f"The file {path} announces more numbers than it holds."
+                raise InputFileError(msg, hint="Check that it is complete and of one type.", path=str(path))
+            for _ in range(n_atoms):
+                file.readline()
 
 
 def _read_sqlite(path: Path) -> list[Atoms]:
@@ -223,8 +252,15 @@ def _label(atoms: Atoms, where: str, segment: str) -> Label:
             f"{'; it has ' + ', '.join(present) if present else ''}."
         )
         raise StructureError(msg, hint=hint)
-    energy = float(results[energy_key])
-    forces = np.asarray(results["forces"], dtype=float)
+    try:
+        energy = float(results[energy_key])
+        forces = np.asarray(results["forces"], dtype=float)
+    except (TypeError, ValueError):
+        msg = f"{where} has an energy or forces that are no numbers."
+        raise StructureError(msg, hint="Check the columns and their names.") from None
+    if forces.shape != (len(atoms), 3):
+        msg = f"{where} has forces of shape {forces.shape}, where its {len(atoms)} atoms need three each."
+        raise StructureError(msg, hint="Check the columns and their names.")
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         msg = f"{where} has an energy or a force that is not a finite number."
         raise StructureError(msg, hint="Remove it: calculations that failed are no labels.")
