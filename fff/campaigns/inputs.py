@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -257,15 +258,17 @@ def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str
     kinds = {(frozenset(atoms.numbers.tolist()), *atoms.pbc.tolist()): atoms for atoms in structures}
     question = {"section": section, "structures": [_as_json(atoms) for atoms in kinds.values()]}
     try:
-        done = subprocess.run(
-            # -P: a file in the current folder that has the name of a module is not that module.
-            [sys.executable, "-P", "-m", "fff.campaigns.probe"],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_LIMIT_S,
-            check=False,
-        )
+        # In a folder of its own, as where it will calculate: the current one may hold modules of anybody's.
+        with tempfile.TemporaryDirectory(prefix="fff-probe-") as folder:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "fff.campaigns.probe"],
+                input=json.dumps(question),
+                capture_output=True,
+                text=True,
+                timeout=_PROBE_LIMIT_S,
+                check=False,
+                cwd=folder,
+            )
     except subprocess.TimeoutExpired:
         msg = (
             f"`reference.kind` is {section['kind']}, which could not be set up within {_PROBE_LIMIT_S:.0f} s."

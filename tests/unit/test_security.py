@@ -27,7 +27,14 @@ from ase.io.formats import ioformats
 from proxystore.serialize import SerializationError
 
 import fff
-from fff.base.errors import ConfigError, FffError, InputFileError, ModelFileError, RunDirectoryError
+from fff.base.errors import (
+    ConfigError,
+    FffError,
+    InputFileError,
+    ModelFileError,
+    ReferenceSetupError,
+    RunDirectoryError,
+)
 from fff.base.ids import sha256_bytes
 from fff.campaigns.inputs import probe_reference
 from fff.campaigns.opening import _copy_inputs
@@ -46,6 +53,7 @@ from fff.data.records import Frame, Label
 from fff.data.run_directory import RunDirectory
 from fff.data.structures import load_structures
 from fff.models.files import find_members
+from fff.reference import make_reference
 from fff.steering.cargo import Cargo, read_models
 
 SOURCE = Path(fff.__file__).parent
@@ -718,9 +726,11 @@ def test_a_file_with_the_name_of_a_basis_set_is_neither_evaluated_nor_taken_for_
 ):
     monkeypatch.chdir(tmp_path)
     Path("STO-3G").write_text(f"H    S\n  __import__('os').mkdir({str(marker)!r}) 1.0\n")
+    section = {"kind": "pyscf", "basis": "STO-3G"}
 
-    with pytest.raises(FffError, match="of which there is a file in the current folder"):
-        probe_reference({"kind": "pyscf", "basis": "STO-3G"}, [molecule("H2")])
+    assert probe_reference(section, [molecule("H2")]) == "PBE/STO-3G"
+    with pytest.raises(ReferenceSetupError, match="of which there is a file in the current folder"):
+        make_reference(section).check(molecule("H2"))
 
 
 @pytest.mark.slow
