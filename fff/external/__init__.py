@@ -6,7 +6,7 @@ A code runs without a shell, in a folder of its own, within a time limit, and le
 from fff.external.command import Command, parse_command
 from fff.external.evidence import STDERR, STDOUT, last_lines, space_error, tail
 from fff.external.guard import guarded
-from fff.external.running import Ended, find_executable, run
+from fff.external.running import Ended, find_executable, run, signal_name
 from fff.external.workplace import Workplace, is_alive
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "last_lines",
     "parse_command",
     "run",
+    "signal_name",
     "space_error",
     "tail",
 ]

@@ -29,6 +29,15 @@ CANNOT_START = 126
 """Exit code of a command that exists but cannot be started, as shells give it."""
 
 _LOOK_EVERY_S = 0.2
+# The last two by Python itself; what is ignored would stay so in the command.
+_CHANGED = (
+    signal.SIGCHLD,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
 _KILL_WITHIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -85,7 +94,7 @@ def _start(command: Sequence[str]) -> int:
         # Should the guard itself be killed, at least the command goes with it.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _CHANGED:
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], list(command))  # noqa: S606 - no shell is the point
     except OSError as error:
@@ -114,10 +123,9 @@ def _kill_all(child: int) -> None:
     deadline = time.monotonic() + _KILL_WITHIN_S
     while time.monotonic() < deadline:
         _reap()
-        children = _children()
-        if not children:
+        if not _has_children():
             return
-        for pid in children:
+        for pid in _children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
@@ -152,6 +160,14 @@ def _reap() -> dict[int, int]:
                 break
             ended[pid] = status
     return ended
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _children() -> list[int]:

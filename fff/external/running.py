@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fff.external.command import Command
 
-__all__ = ["Ended", "find_executable", "run"]
+__all__ = ["Ended", "find_executable", "run", "signal_name"]
 
 _GRACE_S = 2.0
 _END_WITHIN_S = 15.0
@@ -50,9 +50,8 @@ class Ended:
         """
         code = self.command.arguments[0]
         if self.exit_code < 0:
-            name = signal.Signals(-self.exit_code).name
             raise ReferenceLostError(
-                f"{code} was killed by {name} after {self.wall_s:.1f} s.",
+                f"{code} was killed by {signal_name(-self.exit_code)} after {self.wall_s:.1f} s.",
                 hint="SIGKILL without a time limit usually means that the machine ran out of memory.",
                 exit_code=self.exit_code,
             )
@@ -125,9 +124,12 @@ def find_executable(command: Command, path: str | None = None) -> str:
         path: Where to look, as in the environment variable PATH; this process's own when None.
 
     Raises:
-        ReferenceSetupError: If it was not found.
+        ReferenceSetupError: If it was not found, or its path depends on where a process stands.
     """
     name = command.arguments[0]
+    if os.path.dirname(name) and not os.path.isabs(name):  # noqa: PTH117, PTH120 - Path drops a leading ./
+        msg = f"The executable {name} is given by a relative path."
+        raise ReferenceSetupError(msg, hint="Give its whole path.", key=command.key, value=name)
     found = shutil.which(name, path=path)
     if found is None:
         raise ReferenceSetupError(
@@ -137,6 +139,15 @@ def find_executable(command: Command, path: str | None = None) -> str:
             value=name,
         )
     return os.path.abspath(found)  # noqa: PTH100 - resolve() would follow links, and some codes look at their name
+
+
+def signal_name(number: int) -> str:
+    """Return what a signal is called, for example `SIGKILL`."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Those for real-time use have none.
+        return f"signal {number}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -28,7 +28,8 @@ class Workplace:
     """Where calculations get their work directories.
 
     A directory is called `running-…` until its calculation has ended. Then it is removed, or renamed to
-    `NAME-N` where files are to be kept, or, after a failure, always kept as `failed-NAME-N`.
+    `NAME-N` where files are to be kept, or, after a failure, always kept as `failed-NAME-N`, unless it is
+    empty.
 
     Attributes:
         root: Folder in which calculations run; made when needed.
@@ -78,12 +79,14 @@ class Workplace:
             yield path
         except (ReferenceFailure, OSError) as error:
             failure = space_error(error, path) or error
-            kept = self._rename(path, f"failed-{self._stem}") or path
-            if not isinstance(failure, ReferenceFailure):
+            kept = self._keep(path, self._stem)
+            if isinstance(failure, ReferenceFailure) and kept is not None:
+                failure = _with_evidence(failure, kept)
+            if failure is error:
                 raise
-            raise _with_evidence(failure, kept) from error
+            raise failure from error
         except BaseException:
-            self._rename(path, f"failed-{self._stem}")
+            self._keep(path, self._stem)
             raise
         if keep:
             self._rename(path, self._stem)
@@ -103,7 +106,7 @@ class Workplace:
         for path in sorted(self.root.glob(f"{self.prefix}running-*")):
             found = pattern.fullmatch(path.name)
             if found and (int(found[2]) == pid if pid is not None else not is_alive(int(found[2]))):
-                kept.append(self._rename(path, f"failed-{found[1]}"))
+                kept.append(self._keep(path, found[1]))
         return [path for path in kept if path is not None]
 
     @property
@@ -122,6 +125,13 @@ class Workplace:
             msg = f"The work directory {path} cannot be made: {error.strerror or error}."
             raise ReferenceSetupError(msg, hint="Look at the folder above it and its permissions.") from error
         return path
+
+    def _keep(self, path: Path, stem: str) -> Path | None:
+        """Keep a failed calculation's directory and return its path; None for an empty one, which goes."""
+        with contextlib.suppress(OSError):
+            path.rmdir()
+            return None
+        return self._rename(path, f"failed-{stem}")
 
     def _rename(self, path: Path, stem: str) -> Path | None:
         """Give a directory the next free name; return its path, or None where another process was first."""

@@ -13,10 +13,16 @@ from ase.calculators.calculator import (
     external_calculators,
     get_calculator_class,
 )
-from ase.calculators.names import names
+from ase.calculators.names import builtin, names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
-from fff.reference.outside import Outside, has_not_converged, is_configured_by_ase, runs_code
+from fff.reference.outside import (
+    Outside,
+    has_not_converged,
+    is_configured_by_ase,
+    runs_code,
+    without_blanks,
+)
 from fff.reference.protocol import ReferenceCalculator, bare_structure, make_label
 
 if TYPE_CHECKING:
@@ -41,7 +47,8 @@ class AseMethod:
     """Reference method `ase`: a calculator of ASE by its registered name.
 
     Codes that exchange files get a work directory for each calculation; ASE writes their input and reads
-    their results, and `fff.external` runs them. Energies are those that the forces belong to (with electronic
+    their results, and `fff.external` runs them, but for the few that ASE can only run by itself: those of
+    cp2k, vasp, castep, lammps and some others. Energies are those that the forces belong to (with electronic
     smearing: the free energy).
 
     Args:
@@ -97,15 +104,13 @@ class AseMethod:
         # A new one each time: what it remembers of the structure before must not colour this one, not even in
         # the order of a sum, as a neighbour list does.
         self._calculator = self._new_calculator()
-        if not runs_code(self._calculator):
+        if not self._writes_files(self._calculator):
             return self._solve(atoms, started)
-        outside = self._outside()
-        limit_s = self._workplace.time_limit_s or self._section.time_limit_s
         with (
             self._workplace.directory(keep=self._section.keep_files) as folder,
-            outside.working_in(folder, time_limit_s=limit_s),
+            without_blanks(folder) as plain,
         ):
-            return self._solve(atoms, started, outside, folder)
+            return self._solve(atoms, started, self._send_to(plain), folder)
 
     def ase_calculator(self) -> ReferenceCalculator:
         """Return an ASE calculator with these numbers."""
@@ -137,26 +142,42 @@ class AseMethod:
         has_run = outside is not None and outside.has_run
         if isinstance(error, _SETUP) and not has_run:
             return self._misfit(str(error))
-        said = has_run and folder is not None and has_not_converged(folder, self.name, failed=True)
+        said = folder is not None and has_not_converged(folder, self.name, failed=True)
         if said or isinstance(error, SCFError):
             return NotConvergedError(f"{self.name} of {formula} did not converge: {error}.")
         return ReferenceFailure(f"{self.name} of {formula} failed: {type(error).__name__}: {error}.")
 
     def _prepare(self) -> None:
-        if self._calculator is None:
-            self._calculator = self._new_calculator()
-            if runs_code(self._calculator):
-                self._outside()
+        if self._calculator is not None:
+            return
+        calculator = self._new_calculator()
+        if self._writes_files(calculator):
+            self._check_places(calculator)
+        if runs_code(calculator):
+            Outside(calculator)
+        self._calculator = calculator
 
-    def _outside(self) -> Outside:
+    def _writes_files(self, calculator: Any) -> bool:
+        return self.name not in builtin and hasattr(calculator, "directory")
+
+    def _send_to(self, folder: Path) -> Outside | None:
+        """Have the calculator work in a folder; return what runs its code, if not ASE itself."""
+        if not runs_code(self._calculator):
+            self._calculator.directory = str(folder)
+            return None
+        outside = Outside(self._calculator)
+        outside.go_to(folder, time_limit_s=self._workplace.time_limit_s or self._section.time_limit_s)
+        return outside
+
+    def _check_places(self, calculator: Any) -> None:
+        parameters = self._section.parameters
         for key in _OWN_PLACES:
-            if key in self._section.parameters:
+            if key in parameters and (key != "label" or "/" in str(parameters[key])):
                 hint = "Leave it out: each calculation has a folder of its own, which `keep_files` keeps."
                 raise self._misfit(f"reference.parameters.{key} is given", hint)
-        if "command" in self._section.parameters and is_configured_by_ase(self._calculator):
+        if "command" in parameters and is_configured_by_ase(calculator):
             hint = f"Give the command in section [{self.name}] of ASE's configuration file."
             raise self._misfit("it does not take reference.parameters.command", hint)
-        return Outside(self._calculator)
 
     def _new_calculator(self) -> Any:
         name = self.name

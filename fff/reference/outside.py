@@ -23,7 +23,7 @@ from fff.external import Command, find_executable, parse_command, run, tail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Outside", "has_not_converged", "is_configured_by_ase", "runs_code"]
+__all__ = ["Outside", "has_not_converged", "is_configured_by_ase", "runs_code", "without_blanks"]
 
 _COMMAND_KEY = "reference.parameters.command"
 
@@ -43,7 +43,8 @@ _MAY_SAY_SO = (
 
 def runs_code(calculator: Any) -> bool:
     """Return whether ASE runs the code of a calculator in a way that can be replaced."""
-    return isinstance(calculator, FileIOCalculator | GenericFileIOCalculator)
+    kinds = FileIOCalculator | GenericFileIOCalculator
+    return isinstance(calculator, kinds) and isinstance(calculator.profile.command, str)
 
 
 def is_configured_by_ase(calculator: Any) -> bool:
@@ -74,17 +75,14 @@ class Outside:
         self.command = parse_command(self._profile.command, key)
         find_executable(self.command, {**os.environ, **self.command.environment}.get("PATH"))
 
-    @contextmanager
-    def working_in(self, folder: Path, *, time_limit_s: float) -> Iterator[None]:
+    def go_to(self, folder: Path, *, time_limit_s: float) -> None:
         """Have the calculator work in a folder, and its code run there within the time limit."""
-        with _without_blanks(folder) as plain:
-            if is_configured_by_ase(self.calculator):
-                self.calculator.directory = plain
-                self.calculator.profile = _GenericProfile(self, self._profile, plain, time_limit_s)
-            else:
-                self.calculator.directory = str(plain)
-                self.calculator.profile = _Profile(self, self._profile.command, plain, time_limit_s)
-            yield
+        if is_configured_by_ase(self.calculator):
+            self.calculator.directory = folder
+            self.calculator.profile = _GenericProfile(self, self._profile, folder, time_limit_s)
+        else:
+            self.calculator.directory = str(folder)
+            self.calculator.profile = _Profile(self, self._profile.command, folder, time_limit_s)
 
     def execute(self, command: Command, folder: Path, time_limit_s: float) -> None:
         """Run a command of the calculator.
@@ -177,7 +175,7 @@ class _GenericProfile:
 
 
 @contextmanager
-def _without_blanks(folder: Path) -> Iterator[Path]:
+def without_blanks(folder: Path) -> Iterator[Path]:
     """Give a path to a folder without blanks, which end a word in the input of many codes."""
     if not re.search(r"\s", str(folder)):
         yield folder

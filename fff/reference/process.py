@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from fff.base.errors import ReferenceFailure, ReferenceLostError, TimeLimitError
 from fff.base.ids import sha256_bytes
 from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
-from fff.external import Workplace, guarded, is_alive, last_lines
+from fff.external import Workplace, guarded, is_alive, last_lines, signal_name
 from fff.reference.pipes import (
     FAILURE,
     FIRST_STEP,
@@ -214,6 +213,8 @@ class ReferenceProcess:
             stderr=log,
             bufsize=0,
             env={**os.environ, "TMPDIR": folder},
+            # Some calculators of ASE leave files where they stand; and no folder of anybody's is searched.
+            cwd=folder,
             start_new_session=True,
         )
         child = _Child(process, log, folder)
@@ -265,7 +266,7 @@ class ReferenceProcess:
         kept = self._stop()
         how = "closed its pipe" if code is None else f"died with exit code {code}"
         if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
+            how = f"was killed by {signal_name(-code)}"
         return ReferenceLostError(
             f"The process of the reference calculation {how}. Its last lines: {lines or 'none'}"
             f"{_evidence(kept)}",

@@ -121,6 +121,14 @@ def test_a_missing_executable_is_the_set_ups_fault(folder):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("name", ["./code", "bin/code", "../code"])
+def test_a_relative_path_to_an_executable_is_refused_wherever_one_stands(script, monkeypatch, tmp_path, name):
+    script("exit 0")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReferenceSetupError, match="relative path"):
+        find_executable(Command((name,)))
+
+
 def test_an_executable_is_looked_for_where_the_command_will_run(script, folder, tmp_path):
     script("exit 5", name="mine")
     with pytest.raises(ReferenceSetupError):
@@ -153,6 +161,19 @@ def test_a_code_killed_by_a_signal_may_be_tried_again(script, folder, name):
     with pytest.raises(ReferenceLostError, match=f"was killed by {name}") as raised:
         result.check()
     assert raised.value.failure_class == "retry"
+
+
+def test_a_signal_without_a_name_has_its_number(script, folder):
+    with pytest.raises(ReferenceLostError, match="was killed by signal 40"):
+        start(script("kill -40 $$"), folder).check()
+
+
+def test_a_code_gets_the_signals_as_a_shell_would_give_them(folder):
+    # What Python ignores for itself, a broken pipe among it, would otherwise be ignored by the code too.
+    start(Command(("grep", "Sig[IB]", "/proc/self/status")), folder)
+    masks = dict(line.split() for line in (folder / STDOUT).read_text().splitlines())
+    usual = subprocess.run(["grep", "Sig[IB]", "/proc/self/status"], capture_output=True, check=True)
+    assert masks == dict(line.split() for line in usual.stdout.decode().splitlines())
 
 
 def test_an_exit_code_that_looks_like_a_signal_is_an_exit_code(script, folder):

@@ -159,3 +159,27 @@ def test_a_code_that_exchanges_files_works_in_a_folder_of_its_own(tmp_path, monk
     assert raised.value.context["work_dir"] == str(kept)
     assert (kept / "nwchem.nwi").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"trace", "code.sh", "tasks"}
+
+
+@pytest.mark.filterwarnings("ignore:Loaded VASP_PP_PATH from environment")
+def test_a_code_that_only_ase_can_run_works_in_a_folder_of_its_own_too(tmp_path, monkeypatch):
+    potential = tmp_path / "potpaw" / "Cu" / "POTCAR"
+    potential.parent.mkdir(parents=True)
+    potential.write_text("a potential\n")
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    trace = tmp_path / "trace"
+    code = tmp_path / "vasp.sh"
+    code.write_text(f"#!/bin/sh\npwd > {trace}\nexit 1\n")
+    code.chmod(0o755)
+    parameters = {"command": str(code), "xc": "PW91", "pp": "LDA"}
+    section = {"kind": "ase", "calculator": "vasp", "parameters": parameters}
+    method = make_reference(section, Workplace(tmp_path / "tasks", name="label-7"))
+
+    with pytest.raises(ReferenceFailure, match="vasp of Cu failed") as raised:
+        method.calculate(bulk("Cu"))
+
+    folder = Path(trace.read_text().strip())
+    assert folder.parent == tmp_path / "tasks"
+    assert folder.name.startswith("running-label-7-")
+    assert raised.value.context["work_dir"] == str(tmp_path / "tasks" / "failed-label-7-1")
+    assert (tmp_path / "tasks" / "failed-label-7-1" / "INCAR").exists()

@@ -186,9 +186,16 @@ def test_a_command_in_ases_configuration_is_named_as_such(in_ase_config, tmp_pat
     assert "section [orca] of ASE's configuration file" in raised.value.hint
 
 
+def test_names_of_files_may_be_given(code, tmp_path):
+    parameters = {"command": f"{code('exit 3')} PREFIX.nwi", "label": "water"}
+    section = {"kind": "ase", "calculator": "nwchem", "parameters": parameters}
+    error = failure(make_reference(section, Workplace(tmp_path)))
+    assert (kept(error) / "water.nwi").exists()
+
+
 @pytest.mark.parametrize("key", ["directory", "label", "restart"])
 def test_places_of_their_own_are_refused(tmp_path, key):
-    section = {"kind": "ase", "calculator": "nwchem", "parameters": {"command": "true", key: "here"}}
+    section = {"kind": "ase", "calculator": "nwchem", "parameters": {"command": "true", key: "over/here"}}
     with pytest.raises(ReferenceSetupError, match=rf"reference\.parameters\.{key} is given"):
         make_reference(section, Workplace(tmp_path)).check(HYDROGEN)
 

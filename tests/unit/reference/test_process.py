@@ -230,6 +230,20 @@ def test_a_child_that_does_not_end_its_code_is_killed_with_it_and_the_files_stay
 
 
 @pytest.mark.slow
+def test_what_a_library_started_in_a_session_of_its_own_is_killed_at_the_limit_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("fff.reference.process._MARGIN_S", 0.5)
+    code = tmp_path / "dftd3"
+    # ASE runs this one by itself.
+    code.write_text(f"#!/bin/sh\nsetsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 600' &\nwait\n")
+    code.chmod(0o755)
+    settings = {"kind": "ase", "calculator": "dftd3", "parameters": {"command": str(code)}}
+    with ReferenceProcess(settings, time_limit_s=2.0) as reference, pytest.raises(TimeLimitError):
+        reference.calculate(molecule("H2"))
+
+    assert ended(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.slow
 def test_the_files_of_a_child_that_was_killed_stay(hanging, tmp_path):
     settings, note = hanging
     with ReferenceProcess(settings, work_dir=tmp_path / "tasks") as reference:
