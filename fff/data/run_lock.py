@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
@@ -60,7 +61,7 @@ class _Holder:
             return cls(
                 str(content["host"]), int(content["pid"]), str(content["process"]), str(content["token"])
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def is_visible(self) -> bool:
@@ -133,7 +134,7 @@ class RunLock:
             return
         self._refreshed = time.monotonic()
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = _text(self.path.read_bytes())
         except FileNotFoundError:
             # Somebody has tidied up; whoever comes next must know that this process is here.
             self._write()
@@ -149,7 +150,7 @@ class RunLock:
     def release(self) -> None:
         """Give the lock back, unless another process has it by now; may be called twice."""
         with contextlib.suppress(OSError):
-            if self.path.read_text(encoding="utf-8") == self._content():
+            if _text(self.path.read_bytes()) == self._content():
                 self.path.unlink()
 
     def _content(self) -> str:
@@ -176,7 +177,7 @@ class RunLock:
             RunDirectoryError: If it lives.
         """
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            text = _text(self.path.read_bytes())
         except FileNotFoundError:
             return
         except IsADirectoryError:
@@ -187,11 +188,11 @@ class RunLock:
             if holder.lives():
                 raise self._taken(holder)
         else:
-            self._wait_for_a_sign(text, holder)
+            self._wait_for_a_sign(holder)
         self._remove(text)
         self._say(f"The lock of {_describe(holder)}, which has died, was removed.")
 
-    def _wait_for_a_sign(self, text: str, holder: _Holder | None) -> None:
+    def _wait_for_a_sign(self, holder: _Holder | None) -> None:
         """Return when the holder has shown no sign of life for long enough.
 
         Raises:
@@ -200,18 +201,20 @@ class RunLock:
         touched = self._touched()
         if touched is None:
             return
-        waits = DEAD_AFTER_S - (self._now() - touched)
+        # Longer than that it need not take, also where a clock was put back since the lock was touched.
+        waits = min(DEAD_AFTER_S - (self._now() - touched), DEAD_AFTER_S)
         if waits > 0:
             self._say(
                 f"Waiting {waits:.0f} s for a sign of life of {_describe(holder)}, which holds the lock."
             )
-        while self._now() - touched < DEAD_AFTER_S:
-            time.sleep(_LOOK_EVERY_S)
+        end = time.monotonic() + waits
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(_LOOK_EVERY_S, left))
             later = self._touched()
             if later is None:
                 return
             if later != touched:
-                raise self._taken(_Holder.read(text))
+                raise self._taken(holder)
 
     def _touched(self) -> float | None:
         try:
@@ -230,13 +233,33 @@ class RunLock:
 
     def _remove(self, text: str) -> None:
         """Remove the lock of a dead process, and nobody else's, however many try at the same time."""
+        try:
+            # Opened for writing where that is allowed: network file systems ask for it before they lock.
+            file = self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb")
+        except FileNotFoundError:
+            return
+        with file:
+            # The kernel lets one after the other in; where the file system cannot lock, all at once.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _text(file.read()) == text and self._is_still(file):
+                self._move_away(text)
+
+    def _is_still(self, file: IO[bytes]) -> bool:
+        """Whether the lock is the file that was opened, and not one that was made since."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _move_away(self, text: str) -> None:
         aside = self.path.with_name(f".lock.{self._me.token}.part")
         try:
             self.path.rename(aside)
         except FileNotFoundError:
             return
         try:
-            if aside.read_text(encoding="utf-8", errors="replace") != text:
+            if _text(aside.read_bytes()) != text:
                 # Another process was faster: this is its new lock, and goes back.
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
@@ -250,6 +273,11 @@ class RunLock:
             hint=f"Wait for it, stop it with `fff stop {folder}`, or choose another with --run-dir.",
             path=str(folder),
         )
+
+
+def _text(content: bytes) -> str:
+    """Return a lock as text, whatever stands in it."""
+    return content.decode(errors="replace")
 
 
 def _describe(holder: _Holder | None) -> str:

@@ -156,7 +156,7 @@ DAMAGE = {
     "no schema": b'{"seq":1,"kind":"train"}\n',
     "no seq": b'{"schema_version":1,"kind":"train"}\n',
     "no kind": b'{"schema_version":1,"seq":1}\n',
-    "half a line and a whole one": b'{"schema_version":1,"seq":1,"ki{"schema_version":1,"seq":1,"kind":"a"}\n',
+    "a half and a whole line": b'{"schema_version":1,"seq":1,"ki{"schema_version":1,"seq":1,"kind":"a"}\n',
     "two in one line": b'{"schema_version":1,"seq":1,"kind":"a"}{"schema_version":1,"seq":2,"kind":"a"}\n',
 }
 WRONG_TYPES = {
