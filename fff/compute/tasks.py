@@ -524,7 +524,7 @@ def _calculated_before(file: Path, frame: Frame) -> Label | None:
 
 
 @_task
-def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
+def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     """Run dynamics driven by the reference itself; values: the file with the labels, under `test/`."""
     from fff.sampling import reference_dynamics as run
 
@@ -538,10 +538,14 @@ def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]
         timestep_fs=test["timestep_fs"],
         equilibration_steps=test["equilibration_steps"],
         seed=call.args["seed"],
+        lifetime=(lifetime := _lifetime(call)),
     )
+    if labels is None:
+        return None
     labels = [replace(label, segment=call.request) for label in labels]
     file = call.path("test", f"{call.request}.npz")
     write_bytes(file, labels_to_bytes(labels))
+    shutil.rmtree(lifetime.folder, ignore_errors=True)
     return {"file": str(file.relative_to(call.run_dir)), "n_frames": len(labels)}
 
 
