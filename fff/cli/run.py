@@ -47,7 +47,8 @@ def run(
         str | None, typer.Option(help="New labels per training round (training.retrain_every).", metavar="N")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Reference method: xtb, xtb-cli, pyscf, ase (reference.kind).", metavar="KIND")
+        str | None,
+        typer.Option(help="Reference method: xtb, xtb-cli, pyscf, ase (reference.kind).", metavar="KIND"),
     ] = None,
     site: Annotated[
         str | None, typer.Option(help="Machine: laptop, workstation (site.kind).", metavar="KIND")
