@@ -85,7 +85,8 @@ class AseReference(Section):
     kind: Literal["ase"] = Field(description="A calculator of ASE.")
     calculator: str = Field(min_length=1, description="Registered name of the calculator, as emt or lj.")
     parameters: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments of the calculator, in its own names and units."
+        default_factory=dict,
+        description="Keyword arguments of the calculator, in its own names and units; paths are absolute.",
     )
     keep_files: bool = Field(False, description=_KEEP_FILES)
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
