@@ -349,7 +349,8 @@ class Sitting:
 
 def last_line(run: RunDirectory, state: str, reason: str) -> str:
     """Return the last line for people: how it ended, and how to go on."""
-    reason = reason.rstrip(".")
+    # A reason may end in what a program has printed, on lines of its own.
+    reason = " ".join(reason.split()).rstrip(".")
     if state == "finished":
         return f"Finished: {reason}. Results in {run.path}"
     if state == "stopped":
