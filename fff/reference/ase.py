@@ -16,6 +16,7 @@ from ase.calculators.calculator import (
 from ase.calculators.names import builtin, names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
+from fff.external import parse_command
 from fff.reference.outside import (
     Outside,
     has_not_converged,
@@ -201,7 +202,13 @@ class AseMethod:
         return calculator
 
     def _check_parameters(self, kind: Any) -> None:
-        """Refuse what these would silently ignore; most others take anything, rightly."""
+        """Refuse shell syntax in commands, and keys that some calculators would silently ignore.
+
+        Some calculators of ASE start their code themselves, through a shell.
+        """
+        for key, value in self._section.parameters.items():
+            if "command" in key and isinstance(value, str):
+                parse_command(value, f"reference.parameters.{key}")
         if self.name not in ("emt", "lj", "morse"):
             return
         known = kind.default_parameters

@@ -183,3 +183,13 @@ def test_a_code_that_only_ase_can_run_works_in_a_folder_of_its_own_too(tmp_path,
     assert folder.name.startswith("running-label-7-")
     assert raised.value.context["work_dir"] == str(tmp_path / "tasks" / "failed-label-7-1")
     assert (tmp_path / "tasks" / "failed-label-7-1" / "INCAR").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["vasp_std; rm -rf here", "vasp_std | tee out", "vasp_std && date", "$(date)"]
+)
+def test_no_command_can_hold_shell_syntax_whoever_starts_it(command, tmp_path):
+    with pytest.raises(ReferenceSetupError, match=r"reference\.parameters\.command"):
+        make_reference({"kind": "ase", "calculator": "vasp", "parameters": {"command": command}}).check(
+            bulk("Cu")
+        )
