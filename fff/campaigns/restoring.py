@@ -64,7 +64,9 @@ def is_as_before(run: RunDirectory, request: Request, values: Mapping[str, Any])
             last = values["last"]
             return run.frames.read(last["id"]).hash == last["hash"]
         if request.kind == "score":
-            with np.load(run.scores / f"{request.id}.npz", allow_pickle=False) as score:
+            # Opened here: NumPy leaves a damaged file open.
+            path = run.scores / f"{request.id}.npz"
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as score:
                 return len(score["deviation"]) == len(request.args["frames"])
         if request.kind == "reference-dynamics":
             labels = labels_from_bytes((run.path / "test" / f"{request.id}.npz").read_bytes())
