@@ -211,6 +211,8 @@ class CampaignThinker(BaseThinker):
             _, call, _ = self._in_flight.pop(request.id)
             self._cargo.release(call)
             envelope = result.value if result.success else self._cargo.explain_loss(call, result)
+            if envelope["outcome"] == "interrupted":
+                return None
             values = self._cargo.read_values(envelope)
             if envelope["outcome"] != "done":
                 msg = f"{request.id} could not be carried out again: {values.get('message', 'unknown')}"
@@ -339,9 +341,9 @@ class CampaignThinker(BaseThinker):
 
     def _is_too_long(self, request: Request) -> bool:
         """Hold a request that cannot end before the walltime does, as far as tasks of its kind tell."""
-        if time.monotonic() + self.usage.expected_s(request.kind) <= self._walltime_end:
-            return False
         with self._lock:
+            if time.monotonic() + self.usage.expected_s(request.kind) <= self._walltime_end:
+                return False
             self._held.append(request)
         logger.info("%s is not started: it would not end before the walltime does.", request.id)
         return True

@@ -13,13 +13,14 @@ from colmena.exceptions import TimeoutException
 from colmena.models import FailureInformation, Result
 from colmena.queue.base import QueueRole
 
+from fff.base.errors import CampaignError
 from fff.compute.queues import LocalQueues
 from fff.compute.tasks import Call
-from fff.data.events import Event, EventLog, read_events
+from fff.data.events import CHANGED, Event, EventLog, read_events
 from fff.steering.active_learning import ActiveLearning
 from fff.steering.outbox import Outbox
 from fff.steering.records import Agent, Request, Verdict
-from fff.steering.thinker import CampaignThinker, Usage
+from fff.steering.thinker import RECENT_TASKS, CampaignThinker, Usage
 from tests.support.playing_campaigns import answer, opened
 
 pytestmark = pytest.mark.timeout(60)
@@ -162,10 +163,10 @@ def log(tmp_path):
 
 
 def make_thinker(
-    queues, log, policy, cargo=None, watch=lambda thinker: None, capacity=None
+    queues, log, policy, cargo=None, watch=lambda thinker: None, capacity=None, usage=None, **options
 ) -> CampaignThinker:
-    usage = Usage(capacity or {"cpu": 2, "gpu": 1})
-    thinker = CampaignThinker(queues, policy, log, 1, cargo or Hand(), usage, watch)
+    usage = usage or Usage(capacity or {"cpu": 2, "gpu": 1})
+    thinker = CampaignThinker(queues, policy, log, 1, cargo or Hand(), usage, watch, **options)
     # Both roles are played in this process.
     queues.set_role(QueueRole.ANY)
     return thinker
@@ -412,6 +413,252 @@ def test_a_second_stop_without_grace_ends_the_wait(queues, log):
         run(thinker)
         assert policy.events == []
         go_on.set()
+
+
+def test_after_a_stop_nothing_is_sent_although_much_waits(queues, log):
+    names = [f"a{i}" for i in range(5)]
+    policy = Scripted([request(name) for name in names], [request("b", "Trainer")])
+    cargo = Hand()
+    thinker = make_thinker(queues, log, policy, cargo)
+    thinker.stop("asked before it began", grace_s=30.0)
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    assert cargo.log == []
+    assert policy.events == []
+    assert set(policy.open_requests) == set(names)
+    assert thinker.stop_reason == "asked before it began"
+    assert thinker.error is None
+
+
+# --- what is no event -----------------------------------------------------------------------------------
+
+
+def test_an_interrupted_task_is_no_event_and_stays_open(queues, log):
+    policy = Scripted([request("a", "Trainer"), request("b", models=("start",))])
+    cargo = Hand()
+    begun = threading.Event()
+
+    def work(call: Call, method: str):
+        begun.set()
+        # Both were asked to stop; one was done by then.
+        return envelope("interrupted") if method == "train" else envelope(**FEW[method])
+
+    def watch(thinker):
+        if begun.is_set():
+            thinker.stop("asked to", grace_s=30.0)
+
+    thinker = make_thinker(queues, log, policy, cargo, watch=watch)
+    started = time.monotonic()
+    with task_server(queues, work, n_workers=2):
+        run(thinker)
+    # It does not wait for the end of the grace.
+    assert time.monotonic() - started < 10
+    assert "a" in policy.open_requests
+    assert ("release", "a") in cargo.log
+    assert not any(entry[:2] == ("unload", "a") for entry in cargo.log)
+    assert "a" not in {event.request for event in read_events(log.path)}
+    assert thinker.usage.tasks["train"] == 0
+    assert thinker.error is None
+
+
+def test_a_full_disk_ends_it_with_an_error_and_is_no_event(queues, log, caplog):
+    policy = Scripted([request("a")])
+    cargo = Hand()
+    failure = {"failure_class": "disk", "error": "OSError", "message": "No space left on device"}
+    thinker = make_thinker(queues, log, policy, cargo)
+    with task_server(queues, lambda call, method: envelope("failed", **failure)):
+        run(thinker)
+    assert isinstance(thinker.error, CampaignError)
+    assert thinker.error.message == "a found no space: No space left on device"
+    assert thinker.error.hint == "Make room on that disk."
+    assert policy.events == []
+    assert set(policy.open_requests) == {"a"}
+    assert not any(entry[0] == "unload" for entry in cargo.log)
+    assert len(read_events(log.path)) == 1
+
+
+def test_what_is_decided_between_two_sittings_is_in_the_log_before_the_policy_sees_it(queues, log):
+    seen = []
+
+    class Noting(Scripted):
+        def handle(self, event: Event) -> list[Request]:
+            if event.kind == CHANGED:
+                seen.append((event, read_events(log.path)[-1] == event))
+                return []
+            return super().handle(event)
+
+    policy = Noting([request("a")])
+    thinker = make_thinker(queues, log, policy)
+    change = Event(1, CHANGED, values={"restored": {}})
+    thinker.record(change)
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    assert seen == [(change, True)]
+    assert [event.seq for event in read_events(log.path)] == [0, 1, 2]
+    assert thinker.seq == 3
+
+
+def test_a_campaign_that_is_over_before_it_begins_ends_at_once(queues, log):
+    policy = Scripted([])
+    policy.verdict = Verdict("finished", "the script was over before")
+    thinker = make_thinker(queues, log, policy)
+    started = time.monotonic()
+    with task_server(queues, lambda call, method: envelope()):
+        run(thinker)
+    assert time.monotonic() - started < 10
+    assert thinker.error is None
+
+
+# --- to have a file made again --------------------------------------------------------------------------
+
+
+def test_a_request_whose_event_is_in_the_log_already_is_carried_out_without_another_event(queues, log):
+    policy = Scripted([])
+    cargo = Hand()
+    thinker = make_thinker(queues, log, policy, cargo)
+    watched = []
+    with task_server(queues, lambda call, method: envelope(sha256="as it was")):
+        values = thinker.ask(request("old", "Trainer"), lambda: watched.append(1))
+    assert values == {"sha256": "as it was"}
+    assert watched
+    assert cargo.log == [("load", "old"), ("release", "old")]
+    assert policy.events == []
+    assert thinker.seq == 1
+    assert len(read_events(log.path)) == 1
+
+
+@pytest.mark.parametrize("loss", [False, True], ids=["failed", "lost"])
+def test_a_request_that_cannot_be_carried_out_again_is_an_error(queues, log, loss):
+    thinker = make_thinker(queues, log, Scripted([]))
+    outcome = RuntimeError("worker-lost") if loss else envelope("failed", message="no such frame")
+    with (
+        task_server(queues, lambda call, method: outcome),
+        pytest.raises(CampaignError, match=r"old could not be carried out again: .*(worker-lost|no such)"),
+    ):
+        thinker.ask(request("old", "Trainer"), lambda: None)
+
+
+def test_a_stop_ends_the_wait_for_a_file_that_is_made_again(queues, log):
+    thinker = make_thinker(queues, log, Scripted([]))
+    release = threading.Event()
+
+    def work(call: Call, method: str):
+        release.wait(20)
+        return envelope()
+
+    with task_server(queues, work):
+        assert thinker.ask(request("old", "Trainer"), lambda: thinker.stop("asked to", grace_s=30)) is None
+        release.set()
+    assert thinker.stop_reason == "asked to"
+
+
+def test_a_file_that_is_not_made_again_since_the_campaign_stops_is_no_error(queues, log):
+    thinker = make_thinker(queues, log, Scripted([]))
+    with task_server(queues, lambda call, method: envelope("interrupted")):
+        # The worker hears of the stop before this process has looked.
+        assert thinker.ask(request("old", "Trainer"), lambda: None) is None
+
+
+# --- the walltime ---------------------------------------------------------------------------------------
+
+
+def experienced(**took_s: float) -> Usage:
+    """Return usage in which tasks of these kinds took so long."""
+    usage = Usage({"cpu": 2, "gpu": 1})
+    for kind, seconds in took_s.items():
+        for shorter in (0.5, 1.0, 0.1):
+            times = {"started": 100.0, "ended": 100.0 + shorter * seconds}
+            usage.add_task(Event(1, kind, "before", times=times))
+    return usage
+
+
+def test_what_would_not_end_before_the_walltime_is_held_and_the_rest_is_sent(queues, log):
+    policy = Scripted([request("long", "Trainer"), request("short"), request("new", "Sampler")])
+    cargo = Hand()
+    usage = experienced(train=100.0, calculate=0.01)
+    thinker = make_thinker(queues, log, policy, cargo, usage=usage, walltime_end=time.monotonic() + 50.0)
+    started = time.monotonic()
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    # Of a kind that has not been met nothing is known: it is tried.
+    assert {event.request for event in policy.events} == {"short", "new"}
+    assert ("load", "long") not in cargo.log
+    assert set(policy.open_requests) == {"long"}
+    # Nothing else is left, so it does not wait for the walltime.
+    assert time.monotonic() - started < 20
+    assert thinker.stop_reason == "the walltime is near, and what is left to do would not end before it"
+    assert thinker.error is None
+
+
+def test_what_comes_after_a_held_request_is_still_sent(queues, log):
+    policy = Scripted(
+        [request("a"), request("long", "Trainer")], [request("b")], [request("c"), request("d")]
+    )
+    thinker = make_thinker(
+        queues, log, policy, usage=experienced(train=100.0), walltime_end=time.monotonic() + 50.0
+    )
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    assert [event.request for event in policy.events] == ["a", "b", "c", "d"]
+    assert set(policy.open_requests) == {"long"}
+
+
+def test_after_the_end_of_the_walltime_nothing_is_sent(queues, log):
+    policy = Scripted([request("a"), request("b", "Sampler")])
+    cargo = Hand()
+    thinker = make_thinker(queues, log, policy, cargo, walltime_end=time.monotonic() - 1.0)
+    with task_server(queues, lambda call, method: envelope(**FEW[method])):
+        run(thinker)
+    assert cargo.log == []
+    assert thinker.stop_reason.startswith("the walltime is near")
+
+
+def test_what_a_task_may_take_is_told_by_the_longest_of_the_last_ones():
+    usage = Usage({"cpu": 1})
+    assert usage.expected_s("train") == 0.0
+
+    def add(seconds: float, outcome: str = "done") -> None:
+        usage.add_task(
+            Event(1, "train", "x", outcome=outcome, times={"started": 5.0, "ended": 5.0 + seconds})
+        )
+
+    add(70.0)
+    add(3.0)
+    # One that failed may have failed early, or hung.
+    add(900.0, outcome="failed")
+    assert usage.expected_s("train") == 70.0
+    assert usage.expected_s("calculate") == 0.0
+    for _ in range(RECENT_TASKS):
+        add(4.0)
+    assert usage.expected_s("train") == 4.0
+
+
+# --- several sittings -----------------------------------------------------------------------------------
+
+
+def test_the_time_of_earlier_sittings_counts():
+    before = {
+        "elapsed_s": 100.0,
+        "busy_s": {"cpu": 60.0, "gone": 5.0},
+        "slot_s": {"cpu": 200.0, "gone": 50.0},
+        "held_back_slot_s": 7.0,
+    }
+    usage = Usage({"cpu": 4}, before)
+    summary = usage.summary()
+    assert summary["elapsed_s"] == pytest.approx(100.0, abs=1.0)
+    assert summary["busy_fraction"]["cpu"] == pytest.approx(0.3, abs=0.01)
+    assert summary["slot_s"]["cpu"] == pytest.approx(200.0, abs=4.0)
+    assert summary["held_back_slot_s"] == 7.0
+    assert set(summary["busy_s"]) == {"cpu"}
+    # What one sitting writes the next one reads.
+    assert Usage({"cpu": 4}, summary).summary()["busy_s"] == summary["busy_s"]
+
+
+def test_what_is_no_task_says_nothing_about_the_time():
+    usage = Usage({"cpu": 1})
+    usage.add_task(Event(1, CHANGED, times={"started": 1.0, "ended": 9.0}))
+    usage.add_task(Event(0, "opened"))
+    assert usage.summary()["by_kind"] == {}
 
 
 def test_slots_that_are_held_back_are_accounted_for(queues, log):
