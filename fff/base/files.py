@@ -102,8 +102,15 @@ def refuse_links(folder: Path) -> None:
     """
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink() and not entry.is_dir():
+            if entry.is_symlink() and not _is_folder(entry):
                 raise _link(Path(entry.path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
 
 
 def _link(path: Path) -> RunDirectoryError:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fff.base.errors import FffError, RunDirectoryError
-from fff.base.ids import sha256_file
 from fff.data.packing import labels_from_bytes
+from fff.models.files import read_description, read_member
 from fff.steering.active_learning.policy import trained_by
 
 if TYPE_CHECKING:
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["find_lost", "is_as_before"]
 
-_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, FffError)
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    FffError,
+)
 
 
 def find_lost(run: RunDirectory, found: Replay) -> list[tuple[Request, Event]]:
@@ -57,9 +67,7 @@ def is_as_before(run: RunDirectory, request: Request, values: Mapping[str, Any])
     try:
         if request.kind in {"train", "train-baseline"}:
             folder = run.models / request.args["directory"]
-            return (folder / "model.json").is_file() and sha256_file(
-                folder / "weights.safetensors"
-            ) == values["sha256"]
+            return bool(read_description(read_member(folder))["weights_sha256"] == values["sha256"])
         if request.kind == "dynamics":
             last = values["last"]
             return run.frames.read(last["id"]).hash == last["hash"]
@@ -67,7 +75,9 @@ def is_as_before(run: RunDirectory, request: Request, values: Mapping[str, Any])
             # Opened here: NumPy leaves a damaged file open.
             path = run.scores / f"{request.id}.npz"
             with path.open("rb") as file, np.load(file, allow_pickle=False) as score:
-                return len(score["deviation"]) == len(request.args["frames"])
+                # All of it is read: each part has its checksum.
+                lengths = {name: len(score[name]) for name in score.files}
+            return lengths["deviation"] == len(request.args["frames"])
         if request.kind == "reference-dynamics":
             labels = labels_from_bytes((run.path / "test" / f"{request.id}.npz").read_bytes())
             return len(labels) == values["n_frames"]

@@ -15,7 +15,7 @@ from fff.compute.sites import make_site
 from fff.compute.tasks import FUNCTIONS
 from fff.config import load_config
 from fff.data.events import CHANGED, OPENED, Event, has_half_line, read_events
-from fff.data.labels import LabelStore
+from fff.data.labels import read_origins
 from fff.selection import audit_frame
 from fff.steering.active_learning.calculator import label_number
 from fff.steering.replay import replay
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from fff.compute.sites import Site
     from fff.config import LoadedConfig
+    from fff.data.labels import LabelStore
     from fff.data.run_directory import RunDirectory
     from fff.steering.active_learning import ActiveLearning
     from fff.steering.replay import Replay
@@ -43,12 +44,14 @@ class Resumption:
         replay: The campaign as its log tells it.
         changed: Values of the event `changed` to be written first; empty when nothing was decided.
         notes: What was found out of order, and what is done about it; for people.
+        lost: Requests whose files are missing or damaged, and are made again.
     """
 
     loaded: LoadedConfig
     replay: Replay
     changed: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     @property
     def policy(self) -> ActiveLearning:
@@ -154,11 +157,10 @@ def _check_labels(run: RunDirectory, found: Replay) -> list[dict[str, str]]:
     rows: dict[str, str] = {}
     if not run.labels.exists() and told:
         raise _other_labels(run, f"it is missing, though events.jsonl tells of {len(told)} labels")
-    with LabelStore(run.labels) as labels:
-        for request, structure, source in labels.origins():
-            rows[request] = structure
-            if request not in told and request not in opened and _LABEL.fullmatch(request):
-                orphans.append({"request": request, "hash": structure, "source": source})
+    for request, structure, source in read_origins(run.labels) if run.labels.exists() else ():
+        rows[request] = structure
+        if request not in told and request not in opened and _LABEL.fullmatch(request):
+            orphans.append({"request": request, "hash": structure, "source": source})
     if missing := [request for request in told if request not in rows]:
         raise _other_labels(
             run, f"it lacks {len(missing)} labels that events.jsonl tells of, the first is {missing[0]}"

@@ -9,11 +9,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from fff.base.errors import RunDirectoryError
-from fff.base.files import refuse_links
+from fff.base.errors import FffError, RunDirectoryError
 from fff.campaigns.inputs import load_inputs
+from fff.campaigns.restoring import find_lost
 from fff.campaigns.resuming import read_resumption
 from fff.campaigns.sitting import Outcome, Sitting, last_line
+from fff.config import load_config
 from fff.data.run_directory import RunDirectory
 from fff.data.run_lock import RunLock
 
@@ -25,7 +26,28 @@ if TYPE_CHECKING:
     from fff.campaigns.resuming import Resumption
     from fff.config import LoadedConfig
 
-__all__ = ["Campaign", "Outcome", "open_campaign"]
+__all__ = ["Campaign", "Outcome", "look_at", "open_campaign"]
+
+
+def look_at(run: RunDirectory, loaded: LoadedConfig, *, accept_changes: bool = False) -> Resumption:
+    """Return how the campaign of a run directory goes on; nothing is written.
+
+    Raises:
+        FffError: If it cannot go on: its log, its labels or what it was opened with are damaged, its config
+            differs.
+    """
+    run.check()
+    resumption = read_resumption(run, loaded, accept_changes=accept_changes)
+    # Before anything is written: what cannot be made again is missed now.
+    resumption.lost = [request.id for request, _ in find_lost(run, resumption.replay)]
+    if not run.config.exists():
+        resumption.notes.append("config.yaml is missing; it is written anew.")
+        return resumption
+    try:
+        load_config(run.config)
+    except FffError:
+        resumption.notes.append("config.yaml is damaged, and left alone: events.jsonl has what is in force.")
+    return resumption
 
 
 @contextlib.contextmanager
@@ -48,6 +70,7 @@ def open_campaign(
     run = RunDirectory(loaded.run_dir)
     lock = RunLock(run.lock, say)
     with _Signals() as signals:
+        run.check()
         inputs = None if run.is_opened else load_inputs(loaded)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -56,13 +79,10 @@ def open_campaign(
             raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(run.path)) from error
         lock.take()
         try:
-            refuse_links(run.path)
             if inputs is not None and run.is_opened:
                 msg = f"Another process began a campaign in {run.path} while this one checked its inputs."
                 raise RunDirectoryError(msg, hint="Run the same command again.", path=str(run.path))
-            resumption = (
-                None if inputs is not None else read_resumption(run, loaded, accept_changes=accept_changes)
-            )
+            resumption = None if inputs is not None else look_at(run, loaded, accept_changes=accept_changes)
             yield Campaign(run, lock, signals, inputs=inputs, resumption=resumption)
         finally:
             lock.release()
@@ -118,6 +138,9 @@ class Campaign:
         table = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             table = (self.run.path / "summary.txt").read_text(encoding="utf-8")
+        if resumption.lost:
+            names = ", ".join(resumption.lost)
+            reason = f"{reason.rstrip('.')}; the files of {names} are missing or damaged since"
         more = f"{reason}. To go on, ask for more with -o stop.max_labels=N"
         return Outcome("finished", last_line(self.run, "finished", more), table)
 

@@ -135,6 +135,12 @@ class Sitting:
                     found = self._go_on(log) if isinstance(self._beginning, Resumption) else self._begin(log)
                 status = StatusWriter(self.run, self._say, started=found.events[0].times.get("started"))
                 self._sit(found, status)
+            except RunDirectoryError as error:
+                if self._thinker is None:
+                    logger.warning("%s %s", error.message, error.hint)
+                    raise  # nothing was begun: what is wrong must be put right first
+                logger.exception("The campaign could not be carried on.")
+                state, reason = _failure(error)
             except (OSError, FffError) as error:
                 logger.exception("The campaign could not be carried on.")
                 state, reason = _failure(error)
@@ -170,6 +176,8 @@ class Sitting:
 
         if resumption.changed:
             take_in(_changed(found, resumption.changed))
+        if not self.run.config.exists():
+            write_text(self.run.config, config_to_yaml(self._config))
         if "config" in resumption.changed:
             write_text(self.run.config, config_to_yaml(self._config))
         with LabelStore(self.run.labels) as labels:

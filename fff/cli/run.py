@@ -99,8 +99,10 @@ def resume(
         from fff.campaigns.resuming import config_of
         from fff.data.run_directory import RunDirectory
 
-        border.run_dir = run_dir.resolve()
-        loaded = config_of(RunDirectory(border.run_dir), override or [])
+        run = RunDirectory.at(run_dir)
+        border.run_dir = run.path
+        run.check()
+        loaded = config_of(run, override or [])
         outcome = carry_out(
             loaded, border, accept_changes=accept_changes, dry_run=dry_run, walltime_end=_end(began, walltime)
         )
@@ -161,16 +163,20 @@ def carry_out(
 
 def _dry_run(loaded: LoadedConfig, *, accept_changes: bool) -> tuple[str, int]:
     from fff.campaigns.inputs import load_inputs
-    from fff.campaigns.resuming import read_resumption
+    from fff.campaigns.running import look_at
     from fff.cli import screen
     from fff.data.run_directory import RunDirectory
 
     run = RunDirectory(loaded.run_dir)
+    run.check()
     if run.is_opened:
-        resumption = read_resumption(run, loaded, accept_changes=accept_changes)
+        resumption = look_at(run, loaded, accept_changes=accept_changes)
         typer.echo(screen.values(resumption.loaded))
         typer.echo("")
         typer.echo(screen.where_it_is(run, resumption))
+        for note in screen.notes(resumption):
+            typer.echo(f"\n{note}")
+        typer.echo("")
         return "Dry run: everything was checked, nothing was written.", 0
     inputs = load_inputs(loaded, relax=False)
     typer.echo(screen.values(inputs.loaded))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fff.config import LoadedConfig
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["beginning", "first_screen", "found", "values", "where_it_is"]
+__all__ = ["beginning", "first_screen", "found", "notes", "values", "where_it_is"]
 
 _TREE = (
     ("config.yaml", "every value of this run; `fff run` takes it"),
@@ -65,6 +65,14 @@ def where_it_is(run: RunDirectory, resumption: Resumption) -> str:
             *_commands(where),
         ]
     )
+
+
+def notes(resumption: Resumption) -> list[str]:
+    """Return what is out of order in a run directory, and would be repaired."""
+    if not resumption.lost:
+        return resumption.notes
+    names = ", ".join(resumption.lost)
+    return [*resumption.notes, f"The files of {names} are missing or damaged; they are made again."]
 
 
 def _commands(where: str) -> list[str]:

@@ -21,7 +21,8 @@ def stop(
         from fff.data.run_directory import RunDirectory
         from fff.data.run_lock import is_held
 
-        run = RunDirectory(run_dir.resolve())
+        run = RunDirectory.at(run_dir)
+        run.check()
         if not run.is_opened:
             msg = f"There is no campaign in {run.path}."
             raise RunDirectoryError(msg, hint="Give the folder that holds events.jsonl.", path=str(run.path))

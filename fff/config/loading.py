@@ -51,9 +51,20 @@ class LoadedConfig:
 
     @property
     def run_dir(self) -> Path:
-        """The absolute path of the run directory; runs/<name> below the current folder by default."""
+        """The absolute path of the run directory; runs/<name> below the current folder by default.
+
+        Raises:
+            ConfigError: If a link in it leads to itself.
+        """
         config = self.config
-        return (Path(config.run_dir) if config.run_dir else Path("runs") / config.name).resolve()
+        path = Path(config.run_dir) if config.run_dir else Path("runs") / config.name
+        try:
+            return path.resolve()
+        except (OSError, RuntimeError) as error:
+            msg = f"The run directory {path} cannot be used: {str(error).rstrip('.')}."
+            raise ConfigError(
+                msg, hint="Choose another with --run-dir.", key="run_dir", value=str(path)
+            ) from None
 
 
 def config_from_dict(values: Mapping[str, Any]) -> ActiveLearningConfig:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
     from jaxtyping import Float
 
-__all__ = ["LabelOrigin", "LabelStore"]
+__all__ = ["LabelOrigin", "LabelStore", "read_origins"]
 
 
 class LabelOrigin(TypedDict, total=False):
@@ -193,17 +195,7 @@ class LabelStore:
         Many rows in no time: nothing of the labels themselves is read.
         """
         with self._transaction():
-            found = self._connection.execute(
-                "SELECT id, key, value FROM text_key_values WHERE key IN ('request', 'structure', 'source')"
-            ).fetchall()
-        rows: dict[int, dict[str, str]] = {}
-        for row, key, value in found:
-            rows.setdefault(row, {})[key] = value
-        return [
-            (row["request"], row.get("structure", ""), row.get("source", ""))
-            for _, row in sorted(rows.items())
-            if "request" in row
-        ]
+            return _origins(self._connection)
 
     def requests(self) -> list[str]:
         """Return all requests that have a label, in the order in which they were added."""
@@ -275,11 +267,57 @@ class LabelStore:
                 raise
 
     def _unusable(self, error: Exception) -> RunDirectoryError:
-        return RunDirectoryError(
-            f"The labels in {self.path} cannot be used: {error}.",
-            hint="Locked: close the program that holds it open. No database: move the file away.",
-            path=str(self.path),
-        )
+        return _unusable(self.path, error)
+
+
+def read_origins(path: Path, *, wait_s: float = 60.0) -> list[tuple[str, str, str]]:
+    """Return what `LabelStore.origins` returns, and change nothing, not even what a killed writer left.
+
+    Args:
+        path: The database.
+        wait_s: How long to wait for another process that holds the database locked.
+
+    Raises:
+        RunDirectoryError: If the file is no ASE database or stays locked.
+    """
+    try:
+        try:
+            with closing(connect(path, wait_s=wait_s, read_only=True, undo=False)) as connection:
+                return _origins(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        # A writer was killed in a transaction. It is undone in a copy.
+        with tempfile.TemporaryDirectory(prefix="fff-labels-") as folder:
+            copy = Path(folder) / path.name
+            for suffix in ("", "-journal"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+            with closing(connect(copy, wait_s=wait_s)) as connection:
+                return _origins(connection)
+    except (sqlite3.Error, OSError) as error:
+        raise _unusable(path, error) from error
+
+
+def _origins(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    found = connection.execute(
+        "SELECT id, key, value FROM text_key_values WHERE key IN ('request', 'structure', 'source')"
+    ).fetchall()
+    rows: dict[int, dict[str, str]] = {}
+    for row, key, value in found:
+        rows.setdefault(row, {})[key] = str(value)
+    return [
+        (row["request"], row.get("structure", ""), row.get("source", ""))
+        for _, row in sorted(rows.items())
+        if "request" in row
+    ]
+
+
+def _unusable(path: Path, error: Exception) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"The labels in {path} cannot be used: {str(error).rstrip('.')}.",
+        hint="Locked: close the program that holds it open. Damaged: restore it from a copy.",
+        path=str(path),
+    )
 
 
 def _check_origin(origin: LabelOrigin) -> None:
@@ -329,7 +367,7 @@ def _label(row: AtomsRow) -> Label:
     atoms.calc = None
     stress = row.get("stress")
     exact = row.data.get("exact", {})
-    return Label(
+    label = Label(
         atoms=atoms,
         energy_eV=float(row["energy"]),
         forces_eV_per_A=np.array(row["forces"]),
@@ -337,3 +375,10 @@ def _label(row: AtomsRow) -> Label:
         segment=exact.get("segment", row.get("segment", "")),
         wall_s=float(row.get("wall_s", float("nan"))),
     )
+    if row.get("structure", label.hash) != label.hash:
+        msg = "it holds another structure than it names"
+        raise ValueError(msg)
+    if not (isfinite(label.energy_eV) and np.isfinite(label.forces_eV_per_A).all()):
+        msg = "its energy or a force is not finite"
+        raise ValueError(msg)
+    return label

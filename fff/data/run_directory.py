@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fff.base.errors import RunDirectoryError
+from fff.base.files import refuse_links
 from fff.data.frames import FrameStore
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["OPENING_NAMES", "RunDirectory"]
+
+_FILES = (
+    "config.yaml",
+    "provenance.json",
+    "status.json",
+    "summary.json",
+    "summary.txt",
+    "events.jsonl",
+    "run.log",
+    "labels.db",
+    "labels.db-journal",
+    "lock",
+)
+_FOLDERS = ("inputs", "models", "frames", "scores", "test", "tasks", "store", "parsl")
+_DATA_FOLDERS = ("models", "frames", "scores", "test")
+_DATA_FILES = (".json", ".npz", ".safetensors")
 
 OPENING_NAMES = frozenset(
     {
@@ -39,6 +63,51 @@ class RunDirectory:
     """
 
     path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> RunDirectory:
+        """Return the run directory at a path that a user gave.
+
+        Raises:
+            RunDirectoryError: If the path cannot be followed: a link leads to itself.
+        """
+        try:
+            return cls(path.resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            msg = f"The run directory {path} cannot be used: {str(error).rstrip('.')}."
+            raise RunDirectoryError(msg, hint="Check the path.", path=str(path)) from None
+
+    def check(self) -> None:
+        """Check that files are files, and folders are folders, before any of them is opened.
+
+        Raises:
+            RunDirectoryError: If one is not: a pipe would be waited for, a link leads elsewhere, a folder is
+                in the way of a file.
+        """
+        if not self.path.is_dir():
+            return
+        try:
+            refuse_links(self.path)
+            wrong = next(self._wrong(), None)
+        except OSError as error:
+            msg = f"The run directory {self.path} cannot be read: {error.strerror}."
+            raise RunDirectoryError(msg, hint="Check who owns it.", path=str(self.path)) from error
+        if wrong is not None:
+            path, what = wrong
+            msg = f"{path} is {what}."
+            raise RunDirectoryError(msg, hint="Move it away; nothing of fff is in it.", path=str(path))
+
+    def _wrong(self) -> Iterator[tuple[Path, str]]:
+        for name in _FILES:
+            path = self.path / name
+            if path.exists() and not path.is_file():
+                yield path, "a folder, where a file belongs" if path.is_dir() else "no regular file"
+        for name in _FOLDERS:
+            path = self.path / name
+            if path.exists() and not path.is_dir():
+                yield path, "no folder, where one belongs"
+        for name in _DATA_FOLDERS:
+            yield from _wrong_below(str(self.path / name))
 
     @property
     def config(self) -> Path:
@@ -129,6 +198,8 @@ class RunDirectory:
     def is_opened(self) -> bool:
         """Whether a campaign was opened here: its first event is written."""
         try:
+            if not stat.S_ISREG(self.events.stat().st_mode):
+                return True  # what is there keeps the name
             with self.events.open("rb") as file:
                 return file.readline().endswith(b"\n")
         except (FileNotFoundError, NotADirectoryError):
@@ -136,3 +207,29 @@ class RunDirectory:
         except OSError:
             # It is there, though it cannot be read; reading it says why.
             return True
+
+
+def _wrong_below(folder: str) -> Iterator[tuple[Path, str]]:
+    """Yield what lies in a folder of data and is no data, in the folders below it too."""
+    if not os.path.isdir(folder):  # noqa: PTH112 - a hundred thousand names: no object for each
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.endswith(_DATA_FILES):
+                    yield Path(entry.path), "a folder, where a file belongs"
+                else:
+                    yield from _wrong_below(entry.path)
+            elif not entry.is_symlink() or _is_special(entry):
+                yield Path(entry.path), "no regular file"
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads to what is neither file nor folder; one that leads nowhere is a missing file."""
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

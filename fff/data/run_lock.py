@@ -61,7 +61,7 @@ class _Holder:
             return cls(
                 str(content["host"]), int(content["pid"]), str(content["process"]), str(content["token"])
             )
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
             return None
 
     def is_visible(self) -> bool:
@@ -117,6 +117,9 @@ class RunLock:
         """
         try:
             while not self._write():
+                if self.path.is_symlink():
+                    msg = f"{self.path} is a symbolic link, where the lock of the run directory belongs."
+                    raise RunDirectoryError(msg, hint="Move it away.", path=str(self.path))
                 self._remove_if_dead()
         except OSError as error:
             msg = f"The run directory {self.path.parent} cannot be written: {error.strerror or error}."

@@ -131,13 +131,20 @@ class LeftCampaign:
 
     def _train(self, request: Request) -> dict[str, Any]:
         weights = f"weights {request.id} {request.attempt}".encode()
-        self._write(f"models/{request.args['directory']}/model.json", json.dumps({"of": request.id}).encode())
-        self._write(f"models/{request.args['directory']}/weights.safetensors", weights)
-        return {"sha256": sha256_bytes(weights)}
+        return {"sha256": self.write_model(request.args["directory"], weights)}
+
+    def write_model(self, directory: str, weights: bytes) -> str:
+        """Write the files of a member and return the hash of its weights."""
+        sha256 = sha256_bytes(weights)
+        description = {"schema_version": 1, "weights_sha256": sha256}
+        self._write(f"models/{directory}/model.json", json.dumps(description).encode())
+        self._write(f"models/{directory}/weights.safetensors", weights)
+        return sha256
 
     def _score(self, request: Request) -> dict[str, Any]:
         buffer = io.BytesIO()
-        np.savez(buffer, deviation=np.full(len(request.args["frames"]), 0.5))
+        n = len(request.args["frames"])
+        np.savez(buffer, deviation=np.full(n, 0.5), features=np.zeros((n, 8)), energy_eV=np.zeros((3, n)))
         self._write(f"scores/{request.id}.npz", buffer.getvalue())
         return {}
 

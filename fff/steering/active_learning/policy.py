@@ -128,7 +128,9 @@ class ActiveLearning:
         """Ids of the requests whose files later requests may read: models, frames, scores, test sets."""
         state = self.state
         requests = [*state.open.values(), *state.retries, *state.given_up]
-        frames = {trajectory.frame for trajectory in state.trajectories} | set(state.pool)
+        # A trajectory may go back to its start, and reference dynamics begins there too.
+        frames = {trajectory.frame for trajectory in state.trajectories} | set(state.start_frames)
+        frames |= {frame for frame, _ in state.initial} | set(state.pool)
         frames |= {audit.frame for audit in state.audits} | set(state.taken)
         # Committees that wait to be measured, and the members so far of those that are not complete.
         models = self.live_models | {key for _, key, *_ in state.to_evaluate}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fff.base.errors import RunDirectoryError
-from fff.base.ids import sha256_file
 from fff.campaigns.restoring import find_lost, is_as_before
 from fff.data.events import Event, read_events
 from fff.data.packing import labels_to_bytes
@@ -133,6 +132,32 @@ def test_scores_of_another_number_of_frames_are_missed(left):
     assert lost(left) == [name]
 
 
+def test_scores_of_which_any_part_is_damaged_are_missed(left):
+    name = needed(left, "score")[0]
+    (path,) = files_of(left, name)
+    whole = path.read_bytes()
+    for part in (b"features.npy", b"energy_eV.npy"):
+        # Within the numbers, a good way behind the name and the header.
+        place = whole.index(part) + 170
+        path.write_bytes(whole[:place] + b"\x7f" + whole[place + 1 :])
+        assert lost(left) == [name]
+    path.write_bytes(whole)
+    assert lost(left) == []
+
+
+@pytest.mark.parametrize("kind", ["dynamics", "score", "reference-dynamics"])
+def test_a_byte_that_was_changed_is_noticed_or_does_no_harm(left, kind):
+    name = needed(left, kind)[0]
+    (path,) = files_of(left, name)
+    whole = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        for value in (0x00, 0xFF, whole[place] ^ 0x01):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            noticed += lost(left) == [name]
+    assert noticed > 60
+
+
 def test_a_test_set_of_another_size_is_missed(left):
     name = needed(left, "reference-dynamics")[0]
     files_of(left, name)[0].write_bytes(labels_to_bytes([labelled(water(1))]))
@@ -176,11 +201,11 @@ def test_what_a_lost_result_is_made_from_is_looked_at_too(left):
 
 def test_restored_weights_are_those_that_count(left):
     name = needed(left, "train")[0]
-    weights = files_of(left, name)[0]
-    weights.write_bytes(b"trained anew on another machine")
+    directory = replayed(left).done[name][0].args["directory"]
+    sha256 = left.write_model(directory, b"trained anew on another machine")
     assert lost(left) == [name]
     events = read_events(left.run.events)
-    restored = Event(len(events), "changed", values={"restored": {name: {"sha256": sha256_file(weights)}}})
+    restored = Event(len(events), "changed", values={"restored": {name: {"sha256": sha256}}})
     assert find_lost(left.run, replay([*events, restored], left.run.events)) == []
 
 
