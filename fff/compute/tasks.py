@@ -511,6 +511,19 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     return values
 
 
+# A damaged file; RuntimeError: it seems to be encrypted.
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
+
 def _calculated_before(file: Path, frame: Frame) -> Label | None:
     """Return the label that a worker wrote before the campaign was killed, or None.
 
@@ -518,7 +531,7 @@ def _calculated_before(file: Path, frame: Frame) -> Label | None:
     """
     try:
         (label,) = labels_from_bytes(file.read_bytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _UNREADABLE:
         return None
     return label if label.hash == frame.hash else None
 

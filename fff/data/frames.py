@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameStore"]
 
+# What NumPy and the zip format say about damaged files; RuntimeError: they seem to be encrypted.
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
 
 class FrameStore:
     """The folder `frames/` of a run directory.
@@ -62,7 +73,7 @@ class FrameStore:
         data = path.read_bytes()
         try:
             return frames_from_bytes(data)
-        except (ArithmeticError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             msg = f"The frames in {path} cannot be read: {str(error).rstrip('.') or type(error).__name__}."
             hint = "Take the file from a copy of the run directory."
             raise RunDirectoryError(msg, hint=hint, path=str(path)) from error
