@@ -34,7 +34,7 @@ test: install
 
 # Seconds: what to run while writing code.
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow and not integration"
+	$(BIN)/python -m pytest -m "not slow and not integration and not science"
 
 lint: install
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ def config(text=LEAST, name="some.yaml"):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_passes_its_dry_run_and_writes_nothing(preset, tmp_path):
     code = EXTERNAL_CODES.get(preset.stem)
@@ -76,6 +77,7 @@ def test_every_preset_passes_its_dry_run_and_writes_nothing(preset, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", EXTERNAL_CODES)
 def test_a_preset_whose_program_is_missing_says_so(preset, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -362,6 +364,7 @@ def test_all_problems_of_a_config_are_shown():
     assert "`committee.size` is 1" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "parts"),
     [

@@ -11,6 +11,8 @@ from ase.md.verlet import VelocityVerlet
 from fff.models.calculators import MDCalculator
 from fff.models.force_field import create_force_field
 
+pytestmark = pytest.mark.science
+
 
 def _dynamics(atoms, representation, timestep_fs):
     force_field = create_force_field(

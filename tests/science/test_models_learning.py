@@ -13,6 +13,8 @@ from fff.models.force_field import load_force_field
 from fff.models.reference_energies import fit_reference_energies
 from fff.models.training import train_member
 
+pytestmark = pytest.mark.science
+
 DATA = Path(__file__).parents[3] / "shared" / "data" / "ethanol-dft"
 MODEL = {"representation": "painn", "n_features": 32, "n_layers": 2, "cutoff_A": 5.0, "n_radial": 20}
 TRAINING = {

@@ -23,6 +23,9 @@ from fff.models.reference_energies import fit_reference_energies
 from fff.models.training import train_member
 from fff.stages import DIAGNOSIS, Lifetime
 
+# Seconds each, since processes are started or models trained.
+pytestmark = pytest.mark.slow
+
 
 class KilledError(BaseException):
     """Stands for SIGKILL: nothing of ours runs after it."""

@@ -32,6 +32,9 @@ from fff.reference import ReferenceCalculator, ReferenceProcess, make_reference
 from fff.reference.child import Answers
 from fff.reference.pipes import FAILURE, FIRST_STEP, LABEL, NEXT_STEP, STRUCTURE, failure_from_bytes
 
+# Seconds each, since processes are started or models trained.
+pytestmark = pytest.mark.slow
+
 EMT = {"kind": "ase", "calculator": "emt"}
 COPPER = bulk("Cu")
 

@@ -17,6 +17,9 @@ from fff.models.force_field import create_force_field
 from fff.sampling import dynamics, run_dynamics
 from fff.stages import Lifetime
 
+# Seconds each, since processes are started or models trained.
+pytestmark = pytest.mark.slow
+
 MODEL = {"representation": "painn", "n_features": 8, "n_layers": 2, "cutoff_A": 3.5, "n_radial": 6}
 SKIN_A = 0.3
 # Evaluation n is of step n - 1, so that the last checkpoint is of step n - 2.
