@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from fff.base.errors import (
+    ModelFileError,
+    NoSpaceError,
+    NotConvergedError,
+    ReferenceLostError,
+    ReferenceSetupError,
+    TimeLimitError,
+)
 from fff.base.ids import sha256_bytes
 from fff.compute import tasks
 from fff.compute.tasks import Call
@@ -334,6 +344,26 @@ def test_a_trained_member_is_written_whole_and_named_by_its_hash(run):
     assert values["epochs"] == 2
 
 
+def test_a_training_that_is_asked_to_stop_is_interrupted_and_goes_on_when_asked_again(run):
+    args = {"member": 0, "seed": 3, "split_seed": 4, "directory": "round-000/member-0"}
+    sections = {"model": CONFIG["model"], "training": CONFIG["training"]}
+    labels = [labelled(i, f"segment-{i}") for i in range(4)]
+    told = call(run, args, "labels:4", **sections)
+    stopping = run / "tasks" / "stopping"
+    stopping.parent.mkdir()
+    stopping.touch()
+    envelope = tasks.train(told, training_parcel(labels))
+    assert (envelope["outcome"], envelope["values"]) == ("interrupted", {})
+    assert not (run / "models").exists()
+    assert (run / "tasks" / "request-1.stage").is_dir()
+    stopping.unlink()
+    resumed = done(tasks.train(told, training_parcel(labels)))
+    assert not (run / "tasks" / "request-1.stage").exists()
+    anew = call(run, {**args, "directory": "x"}, "labels:4", **sections)
+    straight = done(tasks.train(anew, training_parcel(labels)))
+    assert resumed["sha256"] == straight["sha256"]
+
+
 def test_refitting_gives_the_shift_between_two_reference_methods(run, members):
     structures = [copper(i) for i in range(3)]
     energies = [predicted(members[:1], atoms).energy_eV[0, 0] for atoms in structures]
@@ -371,6 +401,70 @@ def test_a_label_is_written_and_an_audit_compares_it_with_the_driving_model(run)
     assert (values["error"], values["failure_class"]) == ("ReferenceSetupError", "setup")
 
 
+def encrypted(file: bytes) -> bytes:
+    """Return a zip file whose first entry has the flag that says so."""
+    place = file.index(b"PK\x01\x02") + 8
+    return file[:place] + bytes([file[place] | 1]) + file[place + 1 :]
+
+
+def before_the_kill(run, label: Label | bytes, args=None):
+    """Ask for a label whose file a worker has written before it was killed; no reference is at hand."""
+    path = run / "tasks" / "label-00007.npz"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(label if isinstance(label, bytes) else labels_to_bytes([label]))
+    args = {"frame": "start:1", "source": "active", **(args or {})}
+    envelope = tasks.calculate(call(run, args, request="label-00007", reference=CONFIG["reference"]))
+    return done(envelope), path
+
+
+def test_a_label_that_was_written_before_a_kill_is_used_and_not_calculated_again(run):
+    written = replace(labelled(1), energy_eV=-1234.5, wall_s=77.0)
+    values, path = before_the_kill(run, written)
+    assert values == {"file": "tasks/label-00007.npz", "wall_s": 77.0}
+    assert labels_from_bytes(path.read_bytes())[0].energy_eV == -1234.5
+    assert tasks._references == {}
+
+
+def test_an_audit_that_was_calculated_before_a_kill_is_judged_as_any(run):
+    label = replace(labelled(1), wall_s=1.0)
+    frame = Frame(label.atoms, label.energy_eV - 0.4, label.forces_eV_per_A + 0.1)
+    FrameStore(run / "frames").write("dynamics", [frame])
+    args = {"frame": "dynamics:0", "source": "audit", "energy_shifts_eV": {"29": 0.05}}
+    values, _ = before_the_kill(run, label, args)
+    assert tasks._references == {}
+    assert values["energy_error"] == pytest.approx(0.05, abs=1e-9)
+    assert values["force_error"] == pytest.approx(0.1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"\xff" * 500,
+        labels_to_bytes([labelled(1)])[:-200],
+        # A flag that says that the file is encrypted.
+        encrypted(labels_to_bytes([labelled(1)])),
+        labels_to_bytes([labelled(2)]),
+        labels_to_bytes([]),
+        labels_to_bytes([labelled(1), labelled(1)]),
+    ],
+    ids=["empty", "garbage", "cut", "encrypted", "of another structure", "no label", "two labels"],
+)
+def test_what_is_no_label_of_this_structure_is_calculated_anew(run, written, monkeypatch):
+    class Reference:
+        """Gives each label its own energy, as no file has it."""
+
+        def calculate(self, atoms: Atoms, name: str) -> Label:
+            assert name == "label-00007"
+            return Label(atoms, 5678.0, np.zeros((4, 3)), wall_s=2.0)
+
+    monkeypatch.setattr(tasks, "_reference", lambda call: Reference())
+    values, path = before_the_kill(run, written)
+    (found,) = labels_from_bytes(path.read_bytes())
+    assert (found.hash, found.energy_eV) == (labelled(1).hash, 5678.0)
+    assert values["wall_s"] == 2.0
+
+
 def test_reference_dynamics_give_labels_of_one_segment(run):
     args = {"frame": "start:0", "temperature_K": 300.0, "n_frames": 2, "seed": 1}
     settings = {"reference": CONFIG["reference"], "test": CONFIG["test"]}
@@ -404,15 +498,43 @@ def test_an_error_becomes_a_failure_with_its_class_and_a_trace(run, members):
     assert failed(tasks.score(call(run, {}, COMMITTEE), parcel(*members)))["failure_class"] == "setup"
 
 
-def test_a_full_disk_is_a_failure_that_is_heard_of(run, members, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_full_disk_is_a_failure_that_is_heard_of(run, members, monkeypatch, number):
     def full(path, data):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(tasks, "write_bytes", full)
     values = failed(score(run, *members, frames=[0])[0])
     assert (values["error"], values["failure_class"]) == ("OSError", "disk")
     assert "trace" not in values
-    assert values["message"].endswith("(Its trace could not be written: No space left on device.)")
+    assert values["message"].endswith(f"(Its trace could not be written: {os.strerror(number)}.)")
+
+
+@pytest.mark.parametrize(
+    ("error", "failure_class"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "retry"),
+        (OSError(errno.ENOENT, "No such file"), "retry"),
+        (TimeoutError("too slow"), "retry"),
+        (ValueError("what is this"), "setup"),
+        (MemoryError(), "setup"),
+        (NotConvergedError("It did not converge."), "structure"),
+        (ReferenceLostError("Its process died."), "retry"),
+        (TimeLimitError("It took too long."), "retry"),
+        (ReferenceSetupError("No such basis."), "setup"),
+        (NoSpaceError("No space left."), "disk"),
+        (ModelFileError("Damaged.", path="x"), "setup"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_every_error_has_its_class(run, error, failure_class):
+    def function(call, parcels):
+        raise error
+
+    values = failed(tasks._task(function)(call(run, {})))
+    assert values["failure_class"] == failure_class
+    assert values["error"] == type(error).__name__
+    assert values["message"]
 
 
 def test_a_long_message_is_cut(run):

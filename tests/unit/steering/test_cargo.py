@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
 from ase import Atoms
+from colmena.models import FailureInformation, Result
 from proxystore.proxy import extract
 
 from fff.base.ids import settings_hash, sha256_bytes
 from fff.compute.stores import ModelShelf, open_store
-from fff.compute.tasks import Call
+from fff.compute.tasks import FUNCTIONS, MESSAGE_LENGTH, Call, overtime_note
 from fff.config import config_from_dict
 from fff.data.labels import LabelStore
 from fff.data.packing import labels_from_bytes, labels_to_bytes
@@ -308,3 +311,79 @@ def test_the_folders_that_a_key_names():
 
 def test_a_call_knows_where_its_frames_are(tmp_path):
     assert Call("a", str(tmp_path)).frames.directory == tmp_path / "frames"
+
+
+# --- tasks that hang or are lost ------------------------------------------------------------------------
+
+
+LIMITS = {
+    "reference": {"time_limit_s": 100.0},
+    "training": {"time_limit_s": 1000.0},
+    "sampling": {"time_limit_s": 2000.0},
+    "selection": {"time_limit_s": 3000.0},
+    "test": {"equilibration_steps": 10, "interval_steps": 5},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit_s"),
+    [
+        ("calculate", 100 + 300),
+        ("reference-dynamics", (10 + 4 * 5) * 100 + 300),
+        ("train", 1.1 * 1000 + 300),
+        ("train-baseline", 1.1 * 1000 + 300),
+        ("dynamics", 1.1 * 2000 + 300),
+        ("score", 1.1 * 3000 + 300),
+        ("choose", 1.1 * 3000 + 300),
+        ("evaluate", 1.1 * 3000 + 300),
+        ("refit", 1.1 * 3000 + 300),
+    ],
+)
+def test_a_task_hangs_when_it_takes_longer_than_its_own_limit_could_make_it(
+    run, shelf, labels, sets, kind, limit_s
+):
+    config = config_from_dict({**SMALL, **{name: {**SMALL.get(name, {}), **LIMITS[name]} for name in LIMITS}})
+    cargo = Cargo(run, config, shelf, labels, sets, make_reference({"kind": "xtb"}), {})
+    args = {"n_frames": 4} if kind == "reference-dynamics" else {}
+    call, _ = cargo.load(request(kind, args))
+    assert call.limit_s == pytest.approx(limit_s)
+
+
+def test_every_kind_of_task_has_a_limit(cargo):
+    for kind in FUNCTIONS:
+        call, _ = cargo.load(request(kind, {"n_frames": 1} if kind == "reference-dynamics" else {}))
+        assert 0 < call.limit_s < 1e9
+
+
+def lost(cargo, call, message: str | None = "worker-lost") -> dict:
+    result = Result(((call,), {}))
+    if message is not None:
+        result.failure_info = FailureInformation.from_exception(RuntimeError(message))
+    return cargo.explain_loss(call, result)
+
+
+def test_a_lost_task_may_be_tried_again(cargo):
+    call, _ = cargo.load(request("calculate"))
+    envelope = lost(cargo, call, "worker-lost " + "x" * 5000)
+    assert envelope["outcome"] == "failed"
+    values = envelope["values"]
+    assert (values["failure_class"], values["error"]) == ("retry", "LostTask")
+    assert "worker-lost" in values["message"]
+    assert len(values["message"]) == MESSAGE_LENGTH
+    assert lost(cargo, call, None)["values"]["message"] == "The task ended without a result."
+
+
+def test_a_task_that_was_killed_for_its_time_says_so_and_where_the_note_is(cargo, run):
+    call, _ = cargo.load(request("calculate"))
+    note = overtime_note(call)
+    note.parent.mkdir(parents=True)
+    note.write_text("in hang")
+    os.utime(note, (time.time() + 5, time.time() + 5))
+    message = lost(cargo, call)["values"]["message"]
+    assert message == (
+        "request-1 did not end within 3900 s, so its worker was killed; "
+        "tasks/request-1.overtime.txt says where it was."
+    )
+    # The note of an earlier attempt says nothing about this one.
+    os.utime(note, (time.time() - 100, time.time() - 100))
+    assert "worker-lost" in lost(cargo, call)["values"]["message"]
