@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -50,7 +51,17 @@ __all__ = ["TaskServer", "start_server", "stop_server"]
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
-_DIED_IDLE = b"was not busy when it died"
+_PART_OF_A_LOG = 1_000_000
+
+# What the managers of Parsl's pools note and then live with; nothing is right afterwards.
+_TROUBLE = {
+    # It takes with it the lock of the queue that it waited at, which nothing ever opens again: another worker
+    # is started, and no worker gets a task any more. One that dies at work holds no lock.
+    b"was not busy when it died": "a worker died between two tasks and may have locked out the others",
+    # All that is left of them then waits for ever, or writes the same error a thousand times a second.
+    b"Exceptional ending for": "a part of its manager failed",
+    b"Failed to forward monitoring message": "a part of its manager failed",
+}
 
 
 class TaskServer(ParslTaskServer):
@@ -108,11 +119,17 @@ class TaskServer(ParslTaskServer):
         Raises:
             CampaignError: If the workers of a pool are gone.
         """
+        read: dict[Path, int] = {}
+        next_look = time.monotonic()
         while True:
+            # Also where one pool keeps this loop busy: another may be gone.
+            if time.monotonic() >= next_look:
+                _check_pools(read)
+                next_look = time.monotonic() + _CHECK_EVERY_S
             try:
                 topic, task = self.queues.get_task(_CHECK_EVERY_S)
             except TimeoutException:
-                _check_pools()
+                continue
             except KillSignalException:
                 return
             else:
@@ -198,7 +215,7 @@ def _descendants(server: Process) -> list[psutil.Process]:
         return []
 
 
-def _check_pools() -> None:
+def _check_pools(read: dict[Path, int]) -> None:
     for label, executor in parsl.dfk().executors.items():
         if not isinstance(executor, HighThroughputExecutor):
             continue  # Parsl's own threads
@@ -209,18 +226,29 @@ def _check_pools() -> None:
                 f"The workers of pool {label!r} are gone: {executor.executor_exception or 'no reason known'}"
             )
             raise CampaignError(msg, hint=f"See {executor.logdir}.")
-        if _has_lost_an_idle_worker(Path(executor.logdir)):
-            msg = f"A worker of pool {label!r} died between two tasks, and may have locked out the others."
+        if trouble := _trouble_noted(Path(executor.logdir), read):
+            msg = f"The workers of pool {label!r} cannot be relied on: {trouble}."
             raise CampaignError(msg, hint=f"See {executor.logdir}.")
 
 
-def _has_lost_an_idle_worker(folder: Path) -> bool:
-    """Return whether a worker was killed while it waited for a task, by what its pool noted.
+def _trouble_noted(folder: Path, read: dict[Path, int]) -> str | None:
+    """Return what the managers of a pool have noted since the last look that makes it useless, or None.
 
-    It takes with it the lock of the queue that it waited at, which nothing ever opens again: the pool starts
-    another worker, and no worker gets a task any more. One that died at work holds no lock.
+    Args:
+        folder: Where they note it.
+        read: Bytes of each of their files that were looked at; brought up to date.
     """
-    return any(_DIED_IDLE in log.read_bytes() for log in folder.glob("block-*/*/manager.log"))
+    longest = max(map(len, _TROUBLE))
+    for path in folder.glob("block-*/*/manager.log"):
+        with path.open("rb") as file:
+            # Begun a little earlier: what was looked at may have ended in the middle of such a line.
+            file.seek(max(0, read.get(path, 0) - longest))
+            noted = file.read(_PART_OF_A_LOG)
+            read[path] = file.tell()
+        for words, meaning in _TROUBLE.items():
+            if words in noted:
+                return meaning
+    return None
 
 
 @contextlib.contextmanager
