@@ -96,15 +96,14 @@ class Border:
         from pathlib import Path
 
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} unexpected error\n{_format(error)}"
-        if self.run_dir is not None and self.run_dir.is_dir():
-            path = self.run_dir / "run.log"
-            try:
+        try:
+            if self.run_dir is not None and self.run_dir.is_dir():
+                path = self.run_dir / "run.log"
                 with path.open("a", encoding="utf-8") as file:
                     file.write(text)
-            except OSError:
-                pass  # a full or read-only disk: the folder for temporary files may still do
-            else:
                 return path
+        except OSError:
+            pass  # a full or read-only disk: the folder for temporary files may still do
         try:
             handle, name = tempfile.mkstemp(prefix="fff-error-", suffix=".log")
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -28,8 +28,11 @@ _FILES = (
     "labels.db",
     "labels.db-journal",
     "lock",
+    "STOP",
+    "tasks/stopping",
 )
 _FOLDERS = ("inputs", "models", "frames", "scores", "test", "tasks", "store", "parsl")
+_OWN_FOLDERS = ("store", "parsl")
 _DATA_FOLDERS = ("models", "frames", "scores", "test")
 _DATA_FILES = (".json", ".npz", ".safetensors")
 
@@ -84,9 +87,9 @@ class RunDirectory:
             RunDirectoryError: If one is not: a pipe would be waited for, a link leads elsewhere, a folder is
                 in the way of a file.
         """
-        if not self.path.is_dir():
-            return
         try:
+            if not self.path.is_dir():
+                return
             refuse_links(self.path)
             wrong = next(self._wrong(), None)
         except OSError as error:
@@ -106,8 +109,13 @@ class RunDirectory:
             path = self.path / name
             if path.exists() and not path.is_dir():
                 yield path, "no folder, where one belongs"
+        for name in _OWN_FOLDERS:
+            if (self.path / name).is_symlink():
+                yield self.path / name, "a symbolic link, through which fff would change what lies elsewhere"
         for name in _DATA_FOLDERS:
-            yield from _wrong_below(str(self.path / name))
+            yield from _wrong_below(str(self.path / name), deep=True)
+        # Below it external codes have left what they like.
+        yield from _wrong_below(str(self.tasks), deep=False)
 
     @property
     def config(self) -> Path:
@@ -209,8 +217,8 @@ class RunDirectory:
             return True
 
 
-def _wrong_below(folder: str) -> Iterator[tuple[Path, str]]:
-    """Yield what lies in a folder of data and is no data, in the folders below it too."""
+def _wrong_below(folder: str, *, deep: bool) -> Iterator[tuple[Path, str]]:
+    """Yield what lies in a folder of data, if `deep` in those below it too, and is no data."""
     if not os.path.isdir(folder):  # noqa: PTH112 - a hundred thousand names: no object for each
         return
     with os.scandir(folder) as entries:
@@ -220,8 +228,8 @@ def _wrong_below(folder: str) -> Iterator[tuple[Path, str]]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name.endswith(_DATA_FILES):
                     yield Path(entry.path), "a folder, where a file belongs"
-                else:
-                    yield from _wrong_below(entry.path)
+                elif deep:
+                    yield from _wrong_below(entry.path, deep=True)
             elif not entry.is_symlink() or _is_special(entry):
                 yield Path(entry.path), "no regular file"
 
