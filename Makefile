@@ -29,12 +29,13 @@ demo: install
 	while [ -e "$$run_dir" ]; do n=$$((n + 1)); run_dir=runs/quickstart-$$n; done; \
 	$(BIN)/python run.py configs/quickstart.yaml --run-dir "$$run_dir"
 
+# On all cores. A file's tests stay together: several share a campaign.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Seconds: what to run while writing code.
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow and not integration and not science"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not integration and not science"
 
 lint: install
 	$(BIN)/ruff check .
