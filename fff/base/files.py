@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path, PurePath
@@ -14,7 +15,15 @@ from fff.base.errors import RunDirectoryError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["inside", "private_folder", "refuse_links", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "inside",
+    "private_folder",
+    "read_json",
+    "refuse_links",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -53,6 +62,31 @@ def write_text(path: Path, text: str, *, sync: bool = True) -> None:
 def write_json(path: Path, value: Mapping[str, Any] | list[Any], *, sync: bool = True) -> None:
     """Write `value` as indented JSON to `path` in one piece; see `write_bytes`."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", sync=sync)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file of JSON holds, as `write_json` writes it: every number is finite.
+
+    Raises:
+        ValueError: If it is no such file.
+        OSError: If it cannot be read.
+    """
+    try:
+        return _DECODER.decode(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        msg = "It is nested too deeply."
+        raise ValueError(msg) from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        msg = f"It holds {text}, which is no finite number."
+        raise ValueError(msg)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
 
 
 def inside(root: Path, relative: str | Path) -> Path:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fff.base.errors import ConfigError, RunDirectoryError
+from fff.base.files import read_json
 from fff.campaigns.changes import accept, find_changes, settle
 from fff.compute.sites import make_site
 from fff.compute.tasks import FUNCTIONS
 from fff.config import load_config
-from fff.data.events import CHANGED, OPENED, Event, has_half_line, read_events
-from fff.data.labels import read_origins
+from fff.data.events import CHANGED, OPENED, Event, damaged, has_half_line, read_events
+from fff.data.label_rows import read_rows
+from fff.data.records import Frame
 from fff.selection import audit_frame
 from fff.steering.active_learning.calculator import label_number
 from fff.steering.replay import replay
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fff.data.labels import LabelStore
     from fff.data.run_directory import RunDirectory
     from fff.steering.active_learning import ActiveLearning
+    from fff.steering.records import Request
     from fff.steering.replay import Replay
 
 __all__ = ["Resumption", "answer_from_database", "config_of", "read_resumption"]
@@ -79,8 +81,13 @@ def config_of(run: RunDirectory, overrides: Sequence[str] = ()) -> LoadedConfig:
         what = "It does not exist." if not run.path.exists() else "Its events.jsonl is missing or empty."
         hint = f"{what} `fff run CONFIG --run-dir {run.path}` begins one there if the folder is empty."
         raise RunDirectoryError(msg, hint=hint, path=str(run.path))
-    values = {**_config_in_force(_events(run)), "run_dir": str(run.path)}
-    return load_config(None, overrides, base=("run directory", values))
+    in_force, line = _config_in_force(_events(run))
+    base = ("run directory", {**in_force, "run_dir": str(run.path)})
+    try:
+        load_config(None, base=base)
+    except ConfigError as error:
+        raise damaged(run.events, line, f"the config in it is none: {error.message}") from error
+    return load_config(None, overrides, base=base)
 
 
 def read_resumption(run: RunDirectory, loaded: LoadedConfig, *, accept_changes: bool) -> Resumption:
@@ -128,10 +135,11 @@ def _events(run: RunDirectory) -> list[Event]:
         raise RunDirectoryError(msg, hint="Check who owns it.", path=str(run.events)) from error
 
 
-def _config_in_force(events: Sequence[Event]) -> dict[str, Any]:
+def _config_in_force(events: Sequence[Event]) -> tuple[dict[str, Any], int]:
+    """Return the config, and the number of the line that holds it."""
     for event in reversed(events):
         if event.kind in (OPENED, CHANGED) and isinstance(event.values.get("config"), dict):
-            return dict(event.values["config"])
+            return dict(event.values["config"]), event.seq + 1
     msg = "The event log holds no config."
     raise ConfigError(msg, hint="Restore events.jsonl from a copy.", key="", value=None)
 
@@ -139,7 +147,7 @@ def _config_in_force(events: Sequence[Event]) -> dict[str, Any]:
 def _input_hashes(run: RunDirectory) -> list[dict[str, str]]:
     """Return path and sha256 of the files that were copied; none if provenance.json was lost."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads(run.provenance.read_text(encoding="utf-8"))
+        content = read_json(run.provenance)
         return [{"path": str(item["path"]), "sha256": str(item["sha256"])} for item in content["inputs"]]
     return []
 
@@ -154,13 +162,17 @@ def _check_labels(run: RunDirectory, found: Replay) -> list[dict[str, str]]:
     told = {label.request: label.hash for label in state.labels}
     opened = {request.id: request.args["hash"] for request in state.of_kind("calculate")}
     orphans = []
+    unsound: list[str] = []
     rows: dict[str, str] = {}
     if not run.labels.exists() and told:
         raise _other_labels(run, f"it is missing, though events.jsonl tells of {len(told)} labels")
-    for request, structure, source in read_origins(run.labels) if run.labels.exists() else ():
+    for request, structure, source, is_sound in read_rows(run.labels) if run.labels.exists() else ():
         rows[request] = structure
-        if request not in told and request not in opened and _LABEL.fullmatch(request):
+        is_orphan = request not in told and request not in opened and _LABEL.fullmatch(request)
+        if is_orphan:
             orphans.append({"request": request, "hash": structure, "source": source})
+        if not is_sound and (is_orphan or request in told or request in opened):
+            unsound.append(request)
     if missing := [request for request in told if request not in rows]:
         raise _other_labels(
             run, f"it lacks {len(missing)} labels that events.jsonl tells of, the first is {missing[0]}"
@@ -168,6 +180,10 @@ def _check_labels(run: RunDirectory, found: Replay) -> list[dict[str, str]]:
     for request, structure in {**opened, **told}.items():
         if rows.get(request, structure) != structure:
             raise _other_labels(run, f"its row {request} is of another structure than events.jsonl tells of")
+    if unsound:
+        msg = f"{run.labels} is damaged: its row {unsound[0]} does not hold the label that it names."
+        hint = "Restore the file from a copy; fff never replaces a row."
+        raise RunDirectoryError(msg, hint=hint, path=str(run.labels))
     # One that the campaign has under another id, and whose own id is behind it, is of no use.
     known = {*told.values(), *opened.values()}
     return [
@@ -220,9 +236,27 @@ def answer_from_database(
         if math.isfinite(label.wall_s):
             values["wall_s"] = label.wall_s
         if request.args["source"] == "audit":
-            frame = run.frames.read(request.args["frame"])
+            frame = _driven(run, labels, request)
             errors = audit_frame(frame, label, request.args["energy_shifts_eV"])
             values |= {"energy_error": errors.energy_eV_per_atom, "force_error": errors.force_eV_per_A}
         take_in(Event(len(found.events), request.kind, request.id, request.attempt, values=values))
         answered.append(request.id)
     return answered
+
+
+def _driven(run: RunDirectory, labels: LabelStore, request: Request) -> Frame:
+    """Return what the driving model said about an audited frame: the row says it too, if the file is lost.
+
+    Raises:
+        RunDirectoryError: If neither does.
+    """
+    try:
+        return run.frames.read(request.args["frame"])
+    except (OSError, LookupError, ValueError, RunDirectoryError) as error:
+        energy_eV, forces = labels.predicted(request.id)
+        if energy_eV is None or forces is None:
+            where = run.frames.path(request.args["frame"].rpartition(":")[0])
+            msg = f"{where} is missing or damaged, and {request.id} cannot be judged without it."
+            raise RunDirectoryError(msg, hint="Restore it from a copy.", path=str(where)) from error
+        (label,) = labels.read([request.id])
+        return Frame(label.atoms, energy_eV, forces)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fff.base.errors import CampaignError, FffError, RunDirectoryError
-from fff.base.files import write_json, write_text
+from fff.base.files import read_json, write_json, write_text
 from fff.base.redaction import redact
 from fff.campaigns.opening import open_run
 from fff.campaigns.restoring import find_lost, is_as_before
@@ -194,7 +193,7 @@ class Sitting:
     def _add_to_provenance(self) -> None:
         """Note with what versions, and where, the campaign goes on."""
         try:
-            content = json.loads(self.run.provenance.read_text(encoding="utf-8"))
+            content = read_json(self.run.provenance)
             before = [*content.get("resumed", [])]
         except (OSError, ValueError, TypeError, AttributeError):
             self._note("provenance.json was missing or damaged; it is written anew, without the inputs.")
@@ -382,9 +381,9 @@ def _changed(found: Replay, values: dict[str, Any]) -> Event:
 def _usage_before(run: RunDirectory) -> dict[str, Any]:
     """Return where the time went in the sittings before; nothing if the status was lost."""
     try:
-        usage = json.loads(run.status.read_text(encoding="utf-8"))["usage"]
+        usage = read_json(run.status)["usage"]
         Usage({}, usage)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
     return dict(usage)
 

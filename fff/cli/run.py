@@ -100,7 +100,7 @@ def resume(
         from fff.data.run_directory import RunDirectory
 
         run = RunDirectory.at(run_dir)
-        border.run_dir = run.path
+        border.run_dir = None if dry_run else run.path
         run.check()
         loaded = config_of(run, override or [])
         outcome = carry_out(
@@ -148,7 +148,7 @@ def carry_out(
     from fff.campaigns.running import open_campaign
     from fff.cli import screen
 
-    border.run_dir = loaded.run_dir
+    border.run_dir = None if dry_run else loaded.run_dir
     if dry_run:
         return _dry_run(loaded, accept_changes=accept_changes)
     with open_campaign(loaded, accept_changes=accept_changes, say=typer.echo) as campaign:

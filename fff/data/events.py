@@ -92,7 +92,9 @@ class Event:
             msg = f"`outcome` is {content['outcome']!r}"
             raise ValueError(msg)
         if strange := [
-            value for value in content.get("times", {}).values() if type(value) not in (int, float)
+            value
+            for value in content.get("times", {}).values()
+            if type(value) not in (int, float) or not -_LATEST_S < value < _LATEST_S
         ]:
             msg = f"a time is {strange[0]!r}"
             raise ValueError(msg)
@@ -104,6 +106,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(msg)
 
 
+_LATEST_S = 1e12
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 _OUTCOMES = get_args(Outcome)
 

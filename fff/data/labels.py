@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
 import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -17,6 +15,7 @@ from ase.db.core import check
 from ase.db.sqlite import SQLite3Database
 
 from fff.base.errors import RunDirectoryError
+from fff.data.label_rows import unusable
 from fff.data.records import Label
 from fff.data.sqlite import connect
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
     from jaxtyping import Float
 
-__all__ = ["LabelOrigin", "LabelStore", "read_origins"]
+__all__ = ["LabelOrigin", "LabelStore"]
 
 
 class LabelOrigin(TypedDict, total=False):
@@ -122,6 +121,9 @@ class LabelStore:
         except RunDirectoryError:
             self._connection.close()
             raise
+        except _UNREADABLE as error:
+            self._connection.close()
+            raise self._unusable(error) from error
 
     def __enter__(self) -> LabelStore:
         return self
@@ -195,7 +197,17 @@ class LabelStore:
         Many rows in no time: nothing of the labels themselves is read.
         """
         with self._transaction():
-            return _origins(self._connection)
+            found = self._connection.execute(
+                "SELECT id, key, value FROM text_key_values WHERE key IN ('request', 'structure', 'source')"
+            ).fetchall()
+        rows: dict[int, dict[str, str]] = {}
+        for row, key, value in found:
+            rows.setdefault(row, {})[key] = value
+        return [
+            (row["request"], row.get("structure", ""), row.get("source", ""))
+            for _, row in sorted(rows.items())
+            if "request" in row
+        ]
 
     def requests(self) -> list[str]:
         """Return all requests that have a label, in the order in which they were added."""
@@ -213,6 +225,23 @@ class LabelStore:
         with self._transaction():
             self._find_new_rows()
             return [self._read(request)[1] for request in (self._rows if requests is None else requests)]
+
+    def predicted(self, request: str) -> tuple[float | None, Float[np.ndarray, "n_atoms 3"] | None]:
+        """Return the energy (eV) and forces (eV/Å) that one model predicted for the label of `request`.
+
+        None stands for what its row does not hold.
+
+        Raises:
+            KeyError: If the request has no label.
+            RunDirectoryError: If its row is damaged.
+        """
+        with self._transaction():
+            row, label = self._read(request)
+        energy, forces = row.data.get("predicted_energy_eV"), row.data.get("predicted_forces")
+        return (
+            float(energy) if energy is not None and np.ndim(energy) == 0 else None,
+            forces if np.shape(forces) == np.shape(label.forces_eV_per_A) else None,
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one dict per label, for reports.
@@ -267,57 +296,7 @@ class LabelStore:
                 raise
 
     def _unusable(self, error: Exception) -> RunDirectoryError:
-        return _unusable(self.path, error)
-
-
-def read_origins(path: Path, *, wait_s: float = 60.0) -> list[tuple[str, str, str]]:
-    """Return what `LabelStore.origins` returns, and change nothing, not even what a killed writer left.
-
-    Args:
-        path: The database.
-        wait_s: How long to wait for another process that holds the database locked.
-
-    Raises:
-        RunDirectoryError: If the file is no ASE database or stays locked.
-    """
-    try:
-        try:
-            with closing(connect(path, wait_s=wait_s, read_only=True, undo=False)) as connection:
-                return _origins(connection)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-                raise
-        # A writer was killed in a transaction. It is undone in a copy.
-        with tempfile.TemporaryDirectory(prefix="fff-labels-") as folder:
-            copy = Path(folder) / path.name
-            for suffix in ("", "-journal"):
-                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-            with closing(connect(copy, wait_s=wait_s)) as connection:
-                return _origins(connection)
-    except (sqlite3.Error, OSError) as error:
-        raise _unusable(path, error) from error
-
-
-def _origins(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    found = connection.execute(
-        "SELECT id, key, value FROM text_key_values WHERE key IN ('request', 'structure', 'source')"
-    ).fetchall()
-    rows: dict[int, dict[str, str]] = {}
-    for row, key, value in found:
-        rows.setdefault(row, {})[key] = str(value)
-    return [
-        (row["request"], row.get("structure", ""), row.get("source", ""))
-        for _, row in sorted(rows.items())
-        if "request" in row
-    ]
-
-
-def _unusable(path: Path, error: Exception) -> RunDirectoryError:
-    return RunDirectoryError(
-        f"The labels in {path} cannot be used: {str(error).rstrip('.')}.",
-        hint="Locked: close the program that holds it open. Damaged: restore it from a copy.",
-        path=str(path),
-    )
+        return unusable(self.path, error)
 
 
 def _check_origin(origin: LabelOrigin) -> None:

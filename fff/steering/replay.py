@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def replay(events: Sequence[Event], path: Path) -> Replay:
     with collection_paused():
         _take_in_all(found, events[1:], path)
     try:
-        found.policy.snapshot()
+        json.dumps(found.policy.snapshot(), allow_nan=False)
         set(found.policy.needed_results)
     except _MISFITS as error:
         why = f"a name or a number up to here is none; {_why(error)}"
