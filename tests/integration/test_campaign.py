@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import fff
+from fff.base.ids import sha256_file
+from fff.campaigns.resuming import config_of
 from fff.campaigns.running import open_campaign
 from fff.compute.stores import ModelShelf
 from fff.config import load_config
@@ -19,6 +21,7 @@ from fff.data.events import read_events
 from fff.data.labels import LabelStore
 from fff.data.run_directory import RunDirectory
 from fff.steering.active_learning import ActiveLearning
+from fff.steering.replay import replay
 
 # Seconds on a free machine; a busy one may take minutes to start the workers.
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
@@ -263,18 +266,24 @@ def test_labels_alone_are_trained_on_at_once_also_on_a_workstation(campaign, tmp
     assert events[0].kind in {"train", "dynamics"}
 
 
-def test_a_stop_file_ends_a_campaign_and_keeps_its_labels(tmp_path):
-    path = tmp_path / "stopped"
+def stop_when(path, is_time):
+    """Ask the campaign of a folder to stop as soon as its events say so; returns the thread that does it."""
 
-    def stop_when_it_runs():
-        for _ in range(600):
-            if (path / "events.jsonl").exists() and read_events(path / "events.jsonl")[1:]:
+    def watch():
+        for _ in range(6000):
+            if (path / "events.jsonl").exists() and is_time(read_events(path / "events.jsonl")[1:]):
                 (path / "STOP").touch()
                 return
-            time.sleep(0.1)
+            time.sleep(0.02)
 
-    thread = threading.Thread(target=stop_when_it_runs)
+    thread = threading.Thread(target=watch)
     thread.start()
+    return thread
+
+
+def test_a_stop_file_ends_a_campaign_and_keeps_its_labels(tmp_path):
+    path = tmp_path / "stopped"
+    thread = stop_when(path, bool)
     outcome, run, events = run_again(path)
     thread.join()
     assert (outcome.state, outcome.exit_code) == ("stopped", 3)
@@ -283,6 +292,48 @@ def test_a_stop_file_ends_a_campaign_and_keeps_its_labels(tmp_path):
     with LabelStore(run.labels) as store:
         assert set(labelled) <= set(store.requests())
     assert not run.lock.exists()
+
+
+def done(events, kind):
+    return [event for event in events if event.kind == kind and event.outcome == "done"]
+
+
+def test_a_stopped_campaign_goes_on_to_its_end_and_makes_again_what_was_lost(tmp_path):
+    path = tmp_path / "resumed"
+    thread = stop_when(path, lambda events: len(done(events, "train")) >= 2 and done(events, "dynamics"))
+    outcome, run, first = run_again(path, "stop.max_labels=13")
+    thread.join()
+    assert outcome.state == "stopped", outcome.message
+    assert outcome.message.endswith(f"Resume with: fff resume {path}")
+    # While nobody looked: a half-written line, a model that is gone, a status that is none.
+    with run.events.open("ab") as file:
+        file.write(b'{"schema_version":1,"seq":')
+    trained = done(first, "train")[0]
+    weights = run.models / "round-000" / f"member-{trained.request[-1]}" / "weights.safetensors"
+    weights.unlink()
+    run.status.write_text("{")
+    said = []
+    with open_campaign(config_of(run), say=said.append) as campaign:
+        outcome = campaign.carry_out(say=said.append)
+    assert outcome.state == "finished", outcome.message
+    assert any("half-written" in line for line in said)
+    assert any(
+        f"The files of {trained.request} are missing or damaged; they are made again" in s for s in said
+    )
+    # On one machine the same weights, to the last bit; the log is continued, not changed.
+    assert sha256_file(weights) == trained.values["sha256"]
+    events = read_events(run.events)[1:]
+    assert events[: len(first)] == first
+    made = [event.request for event in done(events, "calculate")]
+    assert len(set(made)) == len(made) == 13
+    with LabelStore(run.labels) as store:
+        assert sorted(store.requests()) == sorted(made)
+        assert len({label.hash for label in store.read()}) == 13
+    assert replay(read_events(run.events), run.events).policy.verdict.state == "finished"
+    assert len(json.loads(run.provenance.read_text())["resumed"]) == 1
+    assert json.loads(run.status.read_text())["state"] == "finished"
+    assert not run.lock.exists()
+    assert list(run.tasks.iterdir()) == []
 
 
 def test_a_reference_that_always_fails_ends_the_campaign_with_its_first_error(tmp_path):
