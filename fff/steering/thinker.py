@@ -52,21 +52,24 @@ class Usage:
     Args:
         capacity: Slots per pool.
         before: The summary of the sittings before this one, if there were any; tasks are not taken from it.
+
+    Raises:
+        ValueError: If a time in that summary is none.
     """
 
     def __init__(self, capacity: Mapping[str, int], before: Mapping[str, Any] | None = None) -> None:
         before = before or {}
         self.capacity = dict(capacity)
-        self.elapsed_before_s = float(before.get("elapsed_s", 0.0))
+        self.elapsed_before_s = _seconds(before.get("elapsed_s", 0.0))
         self.busy_s: defaultdict[str, float] = defaultdict(float)
         for pool, seconds in before.get("busy_s", {}).items():
-            self.busy_s[pool] = float(seconds)
-        self.slot_s_before = {pool: float(s) for pool, s in before.get("slot_s", {}).items()}
+            self.busy_s[pool] = _seconds(seconds)
+        self.slot_s_before = {pool: _seconds(s) for pool, s in before.get("slot_s", {}).items()}
         self.by_kind_s: defaultdict[str, float] = defaultdict(float)
         self.recent_s: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_TASKS))
         self.tasks: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        self.held_back_s = float(before.get("held_back_slot_s", 0.0))
+        self.held_back_s = _seconds(before.get("held_back_slot_s", 0.0))
         self.started = self._last = time.monotonic()
 
     def advance(self, policy: Policy) -> None:
@@ -127,6 +130,14 @@ class Usage:
             "held_back_slot_s": round(self.held_back_s, 1),
             "by_kind": kinds,
         }
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        msg = f"{value!r} is no time in seconds."
+        raise ValueError(msg)
+    return seconds
 
 
 class CampaignThinker(BaseThinker):
