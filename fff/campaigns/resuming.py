@@ -87,7 +87,12 @@ def config_of(run: RunDirectory, overrides: Sequence[str] = ()) -> LoadedConfig:
         load_config(None, base=base)
     except ConfigError as error:
         raise damaged(run.events, line, f"the config in it is none: {error.message}") from error
-    return load_config(None, overrides, base=base)
+    loaded = load_config(None, overrides, base=base)
+    if loaded.run_dir != run.path:
+        msg = f"`run_dir` is {loaded.run_dir}, but the campaign to be resumed is in {run.path}."
+        hint = "Leave `run_dir` out; a campaign that is not running can be moved as a whole."
+        raise ConfigError(msg, hint=hint, key="run_dir", value=str(loaded.run_dir))
+    return loaded
 
 
 def read_resumption(run: RunDirectory, loaded: LoadedConfig, *, accept_changes: bool) -> Resumption:

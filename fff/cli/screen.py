@@ -72,7 +72,8 @@ def notes(resumption: Resumption) -> list[str]:
     if not resumption.lost:
         return resumption.notes
     names = ", ".join(resumption.lost)
-    return [*resumption.notes, f"The files of {names} are missing or damaged; they are made again."]
+    when = " if it is extended" if resumption.is_over else ""
+    return [*resumption.notes, f"The files of {names} are missing or damaged; they are made again{when}."]
 
 
 def _commands(where: str) -> list[str]:

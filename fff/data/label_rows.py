@@ -63,7 +63,7 @@ def read_rows(path: Path, *, wait_s: float = 60.0) -> list[LabelRow]:
             connection = _open(path, wait_s, stack)
             _check_tables(connection)
             return list(_rows(connection))
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:
         raise unusable(path, error) from error
 
 

@@ -288,7 +288,8 @@ class LabelStore:
         with self._lock:
             try:
                 yield
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeError) as error:
+                # SQLite quotes what it cannot read in its own message.
                 self._connection.rollback()
                 raise self._unusable(error) from error
             except BaseException:
