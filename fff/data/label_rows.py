@@ -71,7 +71,8 @@ def unusable(path: Path, error: Exception) -> RunDirectoryError:
     """Return the error for a database that cannot be used."""
     return RunDirectoryError(
         f"The labels in {path} cannot be used: {str(error).rstrip('.')}.",
-        hint="Locked: close the program that holds it open. Damaged: restore it from a copy.",
+        hint="Locked: close the program that holds it open. Full: make room on that disk. "
+        "Damaged: restore it from a copy.",
         path=str(path),
     )
 
