@@ -21,7 +21,7 @@ from fff.base.ids import structure_hash
 from fff.campaigns.opening import initial_frames
 from fff.campaigns.start_model import read_start_model, take_architecture
 from fff.config import XtbReference
-from fff.data.run_directory import OPENING_NAMES
+from fff.data.run_directory import OPENING_NAMES, RunDirectory
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
 from fff.reference import ReferenceCalculator, ReferenceProcess
 
@@ -222,6 +222,7 @@ def _check_run_dir(path: Path) -> None:
         )
         hint = "Choose another with --run-dir, or move this one away."
         raise RunDirectoryError(msg, hint=hint, path=str(path))
+    RunDirectory(path).check()
     above = path
     while not above.exists():
         above = above.parent

@@ -70,8 +70,10 @@ def open_campaign(
     run = RunDirectory(loaded.run_dir)
     lock = RunLock(run.lock, say)
     with _Signals() as signals:
-        run.check()
-        inputs = None if run.is_opened else load_inputs(loaded)
+        is_opened = run.is_opened
+        inputs = None if is_opened else load_inputs(loaded)
+        if is_opened:
+            run.check()  # before the lock is taken, which lies in it too
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -168,7 +168,6 @@ def _dry_run(loaded: LoadedConfig, *, accept_changes: bool) -> tuple[str, int]:
     from fff.data.run_directory import RunDirectory
 
     run = RunDirectory(loaded.run_dir)
-    run.check()
     if run.is_opened:
         resumption = look_at(run, loaded, accept_changes=accept_changes)
         typer.echo(screen.values(resumption.loaded))
