@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -132,8 +134,17 @@ def finish(message: str, code: int) -> NoReturn:
     Raises:
         typer.Exit: Always.
     """
-    typer.echo(message)
+    tell(message)
     raise typer.Exit(code)
+
+
+def tell(line: str) -> None:
+    """Print a line, if there is still somebody to read it: a closed terminal or pipe ends no campaign."""
+    try:
+        typer.echo(line)
+    except OSError:
+        # What waits to be printed would be an error again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def carry_out(
@@ -151,13 +162,12 @@ def carry_out(
     border.run_dir = None if dry_run else loaded.run_dir
     if dry_run:
         return _dry_run(loaded, accept_changes=accept_changes)
-    with open_campaign(loaded, accept_changes=accept_changes, say=typer.echo) as campaign:
-        typer.echo(screen.first_screen(campaign))
-        typer.echo("")
+    with open_campaign(loaded, accept_changes=accept_changes, say=tell) as campaign:
+        tell(f"{screen.first_screen(campaign)}\n")
         border.started = True
-        outcome = campaign.carry_out(say=typer.echo, walltime_end=walltime_end)
+        outcome = campaign.carry_out(say=tell, walltime_end=walltime_end)
     if outcome.table:
-        typer.echo(f"\n{outcome.table.strip()}\n")
+        tell(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code
 
 
