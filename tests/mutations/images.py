@@ -11,10 +11,13 @@ import pytest
 
 from fff.campaigns.running import open_campaign
 from fff.config import load_config
-from fff.data.events import EventLog
+from fff.data.events import EventLog, read_events
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from fff.data.events import Event
 
 CONFIG = """
 name: small
@@ -44,26 +47,58 @@ class Images:
         folder: Where they are.
         config: The config file.
         finished: The run directory of the finished campaign.
-        n_events: Events in its log.
+        events: Its log.
     """
 
     folder: Path
     config: Path
     finished: Path
-    n_events: int
+    events: Sequence[Event]
 
-    def at(self, n_events: int) -> Path:
-        """What a kill left that came when so many events were written, and the files of the next."""
-        return self.folder / f"{n_events:04d}"
+    def before(self, event: Event) -> Path:
+        """What a kill left that came after the files of an event were written, and before the event was."""
+        return self.folder / f"{event.seq:04d}"
+
+    def left(self, when: str) -> Path:
+        """Return one of the images that tests are made of.
+
+        Args:
+            when: `opening`: before the first event. `row`: a label is in the database, its event is not.
+                `audit`: the same of the label that judges a run. `middle`: in the second round, a model is
+                written, its event is not. `tested`: in the last round, the test set is there. `finished`.
+        """
+        if when == "finished":
+            return self.finished
+        found = {
+            "opening": self.events[0],
+            "row": self._first(
+                "calculate", lambda event: event.seq > self._round(0).seq and not _judges(event)
+            ),
+            "audit": self._first("calculate", _judges),
+            "middle": self._round(1),
+            "tested": self._first("evaluate", lambda event: event.seq > self._round(2).seq),
+        }
+        return self.before(found[when])
+
+    def _round(self, number: int) -> Event:
+        return self._first("train", lambda event: event.request.startswith(f"train-r{number:03d}"))
+
+    def _first(self, kind: str, is_meant: Callable[[Event], bool]) -> Event:
+        return next(event for event in self.events if event.kind == kind and is_meant(event))
+
+
+def _judges(event: Event) -> bool:
+    return "energy_error" in event.values
 
 
 def make(folder: Path) -> Images:
+    """Run the campaign, with a copy of its directory made before each event is written."""
     config = folder / "small.yaml"
     config.write_text(CONFIG)
     finished = folder / "finished"
     append = EventLog.append
 
-    def copy_and_append(log, event):
+    def copy_and_append(log: EventLog, event: Event) -> None:
         copy(finished, folder / f"{event.seq:04d}")
         append(log, event)
 
@@ -73,8 +108,7 @@ def make(folder: Path) -> Images:
         with open_campaign(loaded, say=lambda line: None) as campaign:
             outcome = campaign.carry_out(say=lambda line: None)
     assert outcome.state == "finished", outcome.message
-    n_events = (finished / "events.jsonl").read_bytes().count(b"\n")
-    return Images(folder, config, finished, n_events)
+    return Images(folder, config, finished, read_events(finished / "events.jsonl"))
 
 
 def copy(run_dir: Path, target: Path) -> None:

@@ -102,6 +102,7 @@ SCALARS = (
 VALUES = SCALARS.map(str) | st.lists(SCALARS, max_size=3).map(str) | st.text(max_size=8)
 
 
+@pytest.mark.slow
 @given(key=st.sampled_from(KEYS), value=VALUES)
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_of_any_key_is_taken_or_refused_with_a_sentence(key, value):
