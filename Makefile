@@ -1,5 +1,7 @@
 # make demo   install, then run a small campaign to its end
 # make test   install, then pass every test
+# make kill-test    kill a campaign at a hundred points and more, and go on each time: half an hour
+# make fault-test   break a campaign in all other ways: half an hour
 # make lint   style, types and layers
 # make help   this list
 SHELL := /bin/bash
@@ -9,7 +11,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-fast lint format clean
+.PHONY: help install demo test test-fast kill-test fault-test lint format clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -36,6 +38,13 @@ test: install
 # Seconds: what to run while writing code.
 test-fast: install
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not integration and not science"
+
+# Both write their tables into docs/faults.md.
+kill-test: install
+	$(BIN)/python -m tests.faults.kill --write
+
+fault-test: install
+	$(BIN)/python -m tests.faults.faults --write
 
 lint: install
 	$(BIN)/ruff check .

@@ -148,17 +148,22 @@ class Campaign:
         """The command that begins the campaign, and goes on with it."""
         return ["run", str(self.config), "--run-dir", str(self.run.path)]
 
-    def start(self, *arguments: str, wrapped_in: Sequence[str] = ()) -> None:
-        """Start a sitting: the same command each time unless other arguments are given."""
+    def start(self, *arguments: str, heard: bool = False) -> None:
+        """Start a sitting: the same command each time unless other arguments are given.
+
+        Args:
+            *arguments: Of fff.
+            heard: Whether it prints into the pipe `process.stdout`, to be read or closed there.
+        """
         self.sittings += 1
         program = [sys.executable, "-c", "from fff.cli.app import main; main()"]
         environment = {**os.environ, MARK: self._mark, "OMP_NUM_THREADS": "1"}
         with self.output.open("wb") as output, _listening_to_interrupts():
             self.process = subprocess.Popen(
-                [*wrapped_in, *program, *(arguments or self.command)],
+                [*program, *(arguments or self.command)],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE if heard else output,
+                stderr=output,
                 env=environment,
                 cwd=ROOT,
                 start_new_session=True,
@@ -287,17 +292,12 @@ class Campaign:
             # The first that a pool starts keeps its books; it runs no task.
             chosen = slice(1) if victim == "bookkeeper" else slice(1, None)
             return [p for processes in spawned for p in processes[chosen]]
-        words = {
-            "interchange": ("interchange",),
-            "manager": ("process_worker_pool",),
-            "guard": ("lifetime.py guard",),
-            "reference": ("program.py",),
-        }[victim]
-        return [
-            p
-            for p in family
-            if all(_is(p, word) for word in words) and _is(p, "guard") == (victim == "guard")
-        ]
+        if victim == "interchange":
+            return [p for p in family if _is(p, "HTEX interchange") or _is(p, "high_throughput.interchange")]
+        if victim == "reference":
+            return [p for p in family if _is(p, "--audit") and not _is(p, "guard.py")]
+        pools = [p for p in family if _is(p, "high_throughput.process_worker_pool")]
+        return [p for p in pools if _is(p, "lifetime.py guard") == (victim == "guard")]
 
     def kill(self, victim: Victim, number: int = signal.SIGKILL, which: int = 0) -> bool:
         """Send a signal to one process of a kind; returns False if there is none."""

@@ -2,9 +2,10 @@
 
 Three kinds of process are killed with SIGKILL, each at as many points as asked for: the steering process, a
 worker, the task server. The first is started again with the same command; the others are made good by the
-process that lost them. Some points lie right behind an event, the others in the work that follows it:
-while a row is written, between a row and its event, between a file and its event. Every fifth kill of the
-steering process also cuts the last line of the log in half, which a process cannot do and a power cut can.
+process that lost them. Some points lie right behind an event, the others in the work that follows it: while a
+row is written, between a row and its event, between a file and its event. Every fifth kill of the steering
+process is followed by another while it starts again; every fifth also cuts the last line of the log in half,
+which a process cannot do and a power cut can.
 
 Run it as `python -m tests.faults.kill`; `--points 2` is a quick look.
 """
@@ -17,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Chain", "Point", "Reference", "main", "points_over"]
 
 Mode = Literal["serial", "parallel"]
-Moment = Literal["event", "work", "row", "file", "opening"]
+Moment = Literal["event", "work", "row", "file", "opening", "starting"]
 
 VICTIMS = ("main", "worker", "server")
 WORDS = {"main": "the steering process", "worker": "a worker", "server": "the task server"}
@@ -55,6 +56,7 @@ class Point:
         moment: What is waited for then.
         delay_s: And how long after that.
         cut: Whether the last line of the log is cut in half afterwards.
+        again_s: When the sitting that goes on is killed too, that long after its start; None for not.
     """
 
     victim: str
@@ -62,6 +64,7 @@ class Point:
     moment: Moment
     delay_s: float
     cut: bool = False
+    again_s: float | None = None
 
 
 @dataclass
@@ -123,7 +126,8 @@ def points_over(n_lines: int, victim: str, n: int, seed: int = 0) -> list[Point]
         longest_s = {"event": 0.005, "work": 0.5, "row": 0.008, "file": 0.02}[moment]
         after = 1 + round((n_lines - 3) * (i + draw.random()) / n)
         cut = victim == "main" and i % 5 == 4
-        found.append(Point(victim, after, moment, longest_s * draw.random(), cut))
+        again_s = 7.0 * draw.random() if victim == "main" and i % 5 == 1 else None
+        found.append(Point(victim, after, moment, longest_s * draw.random(), cut, again_s))
     if victim == "main" and n > 10:
         # Also before there is anything to go on with.
         found[:2] = [Point(victim, 0, "opening", delay_s) for delay_s in (0.0, 0.1)]
@@ -203,16 +207,20 @@ class Chain:
         campaign = self.campaign
         hit = Hit(point, running=_in_flight(campaign))
         n_said = len(campaign.log().splitlines())
-        for _ in range(200):
-            # A task server that has just been started has no workers yet.
-            if campaign.kill(point.victim) or not campaign.is_running:  # type: ignore[arg-type]
-                break
-            time.sleep(0.1)
+        # A task server that has just been started has no workers yet.
+        if not campaign.wait_until(lambda: campaign.kill(point.victim), f"a {point.victim}"):  # type: ignore[arg-type]
+            self._points.insert(0, point)
+            return
         killed = time.time()
         if point.victim == "main":
             self._look_at_the_dead(hit)
             killed = time.time()
             campaign.start()
+            if point.again_s is not None:
+                self.hits.append(hit)
+                time.sleep(point.again_s)
+                self._kill(replace(point, moment="starting", delay_s=point.again_s, again_s=None))
+                return
         else:
             hit.line, hit.noted = campaign.n_lines(), len(campaign.calculations())
             hit.running = list(dict.fromkeys([*hit.running, *_in_flight(campaign)]))
@@ -411,6 +419,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder to keep the campaigns in, for a look afterwards")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="fff-kill-"))
+    if folder.exists() and any(folder.iterdir()):
+        parser.error(f"{folder} is not empty")
     rows: list[Row] = []
     for mode in options.mode or list(WORKERS):
         rows += kill_test(folder, mode, options.points, options.victim or VICTIMS)
