@@ -22,10 +22,10 @@ def stop(
         from fff.data.run_lock import is_held
 
         run = RunDirectory.at(run_dir)
-        run.check()
         if not run.is_opened:
             msg = f"There is no campaign in {run.path}."
             raise RunDirectoryError(msg, hint="Give the folder that holds events.jsonl.", path=str(run.path))
+        run.check()
         try:
             if not is_held(run.lock):
                 typer.echo(f"Nothing to stop: no process works on {run.path}")
