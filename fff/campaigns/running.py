@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from fff.base.errors import FffError, RunDirectoryError
+from fff.base.files import read_json
 from fff.campaigns.inputs import load_inputs
 from fff.campaigns.restoring import find_lost
 from fff.campaigns.resuming import read_resumption
@@ -121,8 +122,6 @@ class Campaign:
             say: Prints a line for people.
             walltime_end: When this process must be over, on the clock `time.monotonic` (s); None for never.
         """
-        if self.resumption is not None and self.resumption.is_over:
-            return self._already_over(self.resumption)
         sitting = Sitting(
             self.run,
             self.loaded.config,
@@ -131,10 +130,17 @@ class Campaign:
             refresh_lock=self._lock.refresh,
             walltime_end=math.inf if walltime_end is None else walltime_end,
         )
+        if self.resumption is not None and self.resumption.is_over:
+            return self._already_over(self.resumption, sitting)
         self._signals.stop = sitting.stop
         return sitting.carry_out()
 
-    def _already_over(self, resumption: Resumption) -> Outcome:
+    def _already_over(self, resumption: Resumption, sitting: Sitting) -> Outcome:
+        if self.run.store.exists() or _is_unfinished(self.run):
+            # Its last process was killed between its last event and its last words.
+            outcome = sitting.conclude()
+            if outcome.state != "finished":
+                return outcome
         verdict = resumption.policy.verdict
         reason = verdict.reason if verdict else ""
         table = ""
@@ -145,6 +151,14 @@ class Campaign:
             reason = f"{reason.rstrip('.')}; the files of {names} are missing or damaged since"
         more = f"{reason}. To go on, ask for more with -o stop.max_labels=N"
         return Outcome("finished", last_line(self.run, "finished", more), table)
+
+
+def _is_unfinished(run: RunDirectory) -> bool:
+    """Whether the status of a finished campaign says otherwise."""
+    try:
+        return bool(read_json(run.status)["state"] != "finished")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 class _Signals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,7 +27,7 @@ from fff.data.provenance import collect_provenance
 from fff.reference import make_reference
 from fff.report.summary import write_summary
 from fff.steering.active_learning.policy import POLICY_VERSION
-from fff.steering.cargo import Cargo
+from fff.steering.cargo import Cargo, note_committee
 from fff.steering.records import Agent
 from fff.steering.replay import replay
 from fff.steering.status import StatusWriter
@@ -147,6 +148,22 @@ class Sitting:
                 state, reason = self._judge(found)
             return self._last_words(found, state, reason)
 
+    def conclude(self) -> Outcome:
+        """Do for a finished campaign what its last process was killed before it did."""
+        assert isinstance(self._beginning, Resumption)  # noqa: S101 - for the type checker
+        found = self._beginning.replay
+        assert found.policy.verdict is not None  # noqa: S101 - for the type checker
+        with _logging_to(self.run):
+            shutil.rmtree(self.run.store, ignore_errors=True)
+            self._count_tasks(found)
+            try:
+                for key in found.policy.live_models:
+                    note_committee(self.run, key)
+            except OSError as error:
+                logger.exception("The campaign could not be concluded.")
+                return self._last_words(found, *_failure(error))
+            return self._last_words(found, "finished", found.policy.verdict.reason)
+
     def _begin(self, log: EventLog) -> Replay:
         """Write all that a new campaign begins with, its first event last."""
         assert self._beginning is not None  # noqa: S101 - for the type checker
@@ -183,12 +200,16 @@ class Sitting:
             for request in answer_from_database(self.run, labels, found, take_in):
                 self._note(f"labels.db holds {request}, whose event was lost; the event is written anew.")
         self._add_to_provenance()
-        self._usage = Usage(self._site.pools, _usage_before(self.run))
-        for event in found.events:
-            self._usage.add_task(event)
+        self._count_tasks(found)
         n = len(found.policy.open_requests)
         self._note(f"The campaign goes on after {len(found.events)} events; {n} requests are sent again.")
         return found
+
+    def _count_tasks(self, found: Replay) -> None:
+        """Begin the account of the time where the last sitting left it."""
+        self._usage = Usage(self._site.pools, _usage_before(self.run))
+        for event in found.events:
+            self._usage.add_task(event)
 
     def _add_to_provenance(self) -> None:
         """Note with what versions, and where, the campaign goes on."""

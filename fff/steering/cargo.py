@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fff.reference import ReferenceMethod
     from fff.steering.records import Request
 
-__all__ = ["Cargo"]
+__all__ = ["Cargo", "note_committee"]
 
 LARGEST_TOLD = 1_000
 """Bytes of JSON that a message carries itself; more arguments and settings travel as a parcel."""
@@ -178,9 +178,7 @@ class Cargo:
             self._live_seq = seq
             self._shelf.keep(live)
             for key in live - self._live:
-                if key.startswith("committee:"):
-                    content = {"schema_version": 1, "members": member_folders(key)}
-                    write_json(self.run.committee, content)
+                note_committee(self.run, key)
             self._live = frozenset(live)
 
     def _settings(self, kind: str) -> dict[str, Any]:
@@ -272,6 +270,12 @@ class Cargo:
                 "predicted_forces": frame.forces_eV_per_A,
             }
         return {}
+
+
+def note_committee(run: RunDirectory, key: str) -> None:
+    """Name the committee of a key on disk as the present one; other keys mean nothing here."""
+    if key.startswith("committee:"):
+        write_json(run.committee, {"schema_version": 1, "members": member_folders(key)})
 
 
 def member_folders(key: str) -> list[str]:

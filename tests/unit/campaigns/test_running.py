@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -104,6 +105,28 @@ def test_a_campaign_that_is_over_is_not_carried_on(left):
     assert (outcome.state, outcome.exit_code, outcome.table) == ("finished", 0, "")
     assert "To go on, ask for more with -o stop.max_labels=N" in outcome.message
     assert {path: path.read_bytes() for path in left.run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_campaign_whose_last_process_was_killed_at_the_very_end_is_concluded(left):
+    left.play()
+    run = left.run
+    run.store.mkdir()
+    (run.store / "an object").write_bytes(b"left by the dead")
+    run.status.write_text(json.dumps({"state": "running", "usage": {"elapsed_s": 100.0}}))
+    before = run.events.read_bytes()
+    with open_campaign(config_of(run)) as campaign:
+        outcome = campaign.carry_out(say=pytest.fail)
+    assert (outcome.state, outcome.exit_code) == ("finished", 0)
+    assert "Time:" in outcome.table
+    assert not run.store.exists()
+    status = json.loads(run.status.read_text())
+    assert (status["state"], status["resumable"]) == ("finished", False)
+    assert status["usage"]["elapsed_s"] >= 100.0
+    members = json.loads(run.committee.read_text())["members"]
+    assert [name.rpartition("/")[0] for name in members] == [
+        f"round-{left.game.state.committee.round:03d}"
+    ] * 3
+    assert run.events.read_bytes() == before
 
 
 # --- signals --------------------------------------------------------------------------------------------
