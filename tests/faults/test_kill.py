@@ -32,7 +32,7 @@ def chain(tmp_path_factory, undisturbed):
 
 
 def test_a_campaign_that_is_killed_six_times_loses_nothing_and_leaves_nothing_behind(chain):
-    assert chain.problems == []
+    assert chain.problems == [], chain.problems
     assert len(chain.hits) == len(POINTS)
 
 
