@@ -242,12 +242,13 @@ class Chain:
         campaign.wait()
         if left := campaign.left():
             self.problems.append(f"{len(left)} processes outlived the steering process: {left}")
+        hit.running = _in_flight(campaign)
         # Where a row has no event yet, losing one more event leaves all labels, but not their order.
         if hit.point.cut and campaign.n_lines() > 1 and (self.mode == "parallel" or self._all_told()):
             _cut_last_line(campaign.run.events)
         hit.line, hit.noted = campaign.n_lines(), len(campaign.calculations())
         hit.rows = campaign.rows()
-        hit.running = _in_flight(campaign)
+        hit.running = list(dict.fromkeys([*_in_flight(campaign), *hit.running]))
 
     def _all_told(self) -> bool:
         """Whether the log tells of every row."""
