@@ -1,6 +1,6 @@
 # make demo   install, then run a small campaign to its end
 # make test   install, then pass every test
-# make kill-test    kill a campaign at a hundred points and more, and go on each time: half an hour
+# make kill-test    kill a campaign at hundreds of points, and go on each time: hours
 # make fault-test   break a campaign in all other ways: half an hour
 # make lint   style, types and layers
 # make help   this list
