@@ -2,6 +2,7 @@
 # make test   install, then pass every test
 # make kill-test    kill a campaign at hundreds of points, and go on each time: hours
 # make fault-test   break a campaign in all other ways: half an hour
+# make mutation-test   configs and run directories that something happened to, all of them resumed
 # make lint   style, types and layers
 # make help   this list
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-fast kill-test fault-test lint format clean
+.PHONY: help install demo test test-fast kill-test fault-test mutation-test lint format clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -45,6 +46,9 @@ kill-test: install
 
 fault-test: install
 	$(BIN)/python -m tests.faults.faults --write
+
+mutation-test: install
+	FFF_EXHAUSTIVE=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/mutations
 
 lint: install
 	$(BIN)/ruff check .
