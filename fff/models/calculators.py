@@ -14,6 +14,7 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from fff.data.atomic_energies import sum_atomic_energies
 from fff.data.deviation import force_deviation
 from fff.models.batches import check_elements
 from fff.models.committee import Committee
@@ -22,7 +23,6 @@ from fff.models.force_field import SchNetPackForceField, voigt_stress
 from fff.models.loading import load_model
 from fff.models.neighbours import find_pairs
 from fff.models.networks import evaluate
-from fff.models.reference_energies import sum_reference_energies
 from fff.stages import Resumable
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class MDCalculator(Calculator):
     def _adopt(self, atoms: Atoms) -> None:
         """Take on another system."""
         check_elements([atoms], self._member.elements)
-        energies = sum_reference_energies([atoms], self._member.reference_energies_eV)
+        energies = sum_atomic_energies([atoms], self._member.reference_energies_eV)
         self._reference_eV = float(energies[0])
 
     def _ask(self, atoms: Atoms, *, stress: bool) -> dict[str, Any]:

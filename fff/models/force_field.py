@@ -13,12 +13,12 @@ import torch
 
 from fff.base.errors import ModelFileError, StructureError
 from fff.base.ids import sha256_bytes
+from fff.data.atomic_energies import sum_atomic_energies
 from fff.models.batches import Batch, check_elements, chunks_by_pairs, join, max_pairs, prepare
 from fff.models.files import DESCRIPTION, SCHEMA_VERSION, WEIGHTS, read_description
 from fff.models.memory import keep_freed_memory
 from fff.models.networks import build_network, evaluate
 from fff.models.protocol import Predictions
-from fff.models.reference_energies import sum_reference_energies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -303,7 +303,7 @@ def _to_predictions(
     forces = np.concatenate([part["forces"] for part in parts])
     ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
     return Predictions(
-        energy_eV=energy + sum_reference_energies(structures, reference),
+        energy_eV=energy + sum_atomic_energies(structures, reference),
         forces_eV_per_A=np.split(forces, ends),
         stress_eV_per_A3=voigt_stress(np.concatenate([part["virial"] for part in parts]), structures)
         if stress

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fff.base.errors import TrainingError
+from fff.data.atomic_energies import fit_atomic_energies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ase import Atoms
-    from jaxtyping import Float
+    from collections.abc import Sequence
 
     from fff.data.records import Label
     from fff.models.protocol import ForceField
 
-__all__ = ["fit_reference_energies", "refit_reference_energies", "sum_reference_energies"]
+__all__ = ["fit_reference_energies", "refit_reference_energies"]
 
 
 def fit_reference_energies(labels: Sequence[Label]) -> dict[int, float]:
@@ -33,7 +31,7 @@ def fit_reference_energies(labels: Sequence[Label]) -> dict[int, float]:
         msg = "Atomic reference energies need at least one label; there are none."
         raise TrainingError(msg)
     energies = np.array([label.energy_eV for label in labels])
-    return _least_squares([label.atoms for label in labels], energies)
+    return fit_atomic_energies([label.atoms for label in labels], energies)
 
 
 def refit_reference_energies(force_field: ForceField, labels: Sequence[Label]) -> dict[int, float]:
@@ -51,27 +49,6 @@ def refit_reference_energies(force_field: ForceField, labels: Sequence[Label]) -
     structures = [label.atoms for label in labels]
     predicted = force_field.predict(structures).energy_eV
     energies = np.array([label.energy_eV for label in labels])
-    shifts = _least_squares(structures, energies - predicted)
+    shifts = fit_atomic_energies(structures, energies - predicted)
     present = force_field.reference_energies_eV
     return {z: present.get(z, 0.0) + shifts.get(z, 0.0) for z in sorted({*present, *shifts})}
-
-
-def sum_reference_energies(
-    structures: Sequence[Atoms], energies_eV: Mapping[int, float]
-) -> Float[np.ndarray, " n_structures"]:
-    """Return the sum over atoms of the reference energies, in eV and in double precision."""
-    table = np.zeros(max(energies_eV, default=0) + 1)
-    for number, energy in energies_eV.items():
-        table[number] = energy
-    return np.array([table[atoms.numbers].sum() for atoms in structures], dtype=float)
-
-
-def _least_squares(
-    structures: Sequence[Atoms], energies_eV: Float[np.ndarray, " n_structures"]
-) -> dict[int, float]:
-    elements = sorted({int(z) for atoms in structures for z in atoms.numbers})
-    counts = np.array([[(atoms.numbers == z).sum() for z in elements] for atoms in structures], dtype=float)
-    # Rows divided by the number of atoms: an error of 1 meV per atom counts alike in small and large ones.
-    sizes = counts.sum(axis=1, keepdims=True)
-    solution = np.linalg.lstsq(counts / sizes, energies_eV / sizes[:, 0], rcond=None)[0]
-    return {z: float(energy) for z, energy in zip(elements, solution, strict=True)}

@@ -15,6 +15,7 @@ import torch
 from fff.base.draws import seed_for
 from fff.base.errors import TrainingError
 from fff.base.ids import settings_hash, sha256_bytes
+from fff.data.atomic_energies import sum_atomic_energies
 from fff.models.batches import Batch, check_elements, chunks_by_pairs, join, max_pairs, prepare
 from fff.models.bootstrap import Split, split_labels
 from fff.models.files import HISTORY
@@ -26,7 +27,6 @@ from fff.models.force_field import (
 )
 from fff.models.networks import Evaluation, evaluate
 from fff.models.optimiser import FlatAdam
-from fff.models.reference_energies import sum_reference_energies
 from fff.stages import DIAGNOSIS, NonFinite, StageBuilder, State, Table
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class _TrainingData:
         check_elements(structures, force_field.elements)
         device = force_field.device
         energies = np.array([label.energy_eV for label in labels])
-        energies -= sum_reference_energies(structures, force_field.reference_energies_eV)
+        energies -= sum_atomic_energies(structures, force_field.reference_energies_eV)
         forces = [label.forces_eV_per_A.astype(np.float32) for label in labels]
         if not (np.isfinite(energies).all() and all(np.isfinite(part).all() for part in forces)):
             msg = "Some labels have energies or forces that are not finite."

@@ -5,12 +5,12 @@ import pytest
 from ase.build import molecule
 
 from fff.base.errors import TrainingError
+from fff.data.atomic_energies import sum_atomic_energies
 from fff.data.records import Label
 from fff.models.force_field import create_force_field, with_reference_energies
 from fff.models.reference_energies import (
     fit_reference_energies,
     refit_reference_energies,
-    sum_reference_energies,
 )
 
 TRUE = {1: -13.5, 6: -1025.25, 8: -2035.5}
@@ -20,7 +20,7 @@ def _labels(names, energies=TRUE, extra=0.0):
     made = []
     for name in names:
         atoms = molecule(name)
-        energy = sum_reference_energies([atoms], energies)[0] + extra * len(atoms)
+        energy = sum_atomic_energies([atoms], energies)[0] + extra * len(atoms)
         made.append(Label(atoms=atoms, energy_eV=energy, forces_eV_per_A=np.zeros((len(atoms), 3))))
     return made
 
@@ -33,7 +33,7 @@ def test_energies_that_are_sums_are_found_again():
 def test_one_composition_gives_the_solution_of_least_norm():
     labels = _labels(["H2O", "H2O"])
     found = fit_reference_energies(labels)
-    assert sum_reference_energies([labels[0].atoms], found)[0] == pytest.approx(labels[0].energy_eV)
+    assert sum_atomic_energies([labels[0].atoms], found)[0] == pytest.approx(labels[0].energy_eV)
     assert found[1] == pytest.approx(2 * found[8])  # along the composition, 2 H to 1 O
 
 
