@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ase import Atoms
+    from jaxtyping import Float
 
     from fff.compute.parcels import Parcel
     from fff.data.records import Frame, Label
@@ -63,6 +64,9 @@ __all__ = [
     "train",
     "train_baseline",
 ]
+
+FEATURES = "features.npz"
+"""File beside the first member of a committee: where it sees the labels it was trained with."""
 
 LARGEST_VALUES = 3_000
 """Bytes of JSON that an envelope carries itself; larger values rest in a file that it names."""
@@ -282,15 +286,40 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     if trained is None:
         return None
     directory = call.path("models", call.args["directory"])
+    if call.args["member"] == 0:
+        _write_features(directory / FEATURES, trained.files, labels)
     for name, content in trained.files.items():
         write_bytes(directory / name, content)
     shutil.rmtree(lifetime.folder, ignore_errors=True)
     return {**trained.summary, "sha256": sha256_bytes(trained.files["weights.safetensors"])}
 
 
+def _write_features(path: Path, files: Mapping[str, bytes], labels: Sequence[Label]) -> None:
+    """Write the features that one model gives to labels, for maps: those of two models are not comparable.
+
+    `structures` holds the hashes of the labels' structures, `features` one row for each.
+    """
+    from fff.models import Committee
+
+    try:
+        prediction = Committee.from_files([files], device=_device()).predict(
+            [label.atoms for label in labels], features=True
+        )
+    except ModelFileError:
+        return  # nothing that the campaign needs
+    _write_npz(path, structures=_hashes(labels), features=np.asarray(prediction.features, dtype="f4"))
+
+
+def _hashes(labels: Sequence[Label]) -> np.ndarray:
+    return np.array([label.hash for label in labels], dtype="S")
+
+
 @_task
 def train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
-    """Train one member and write it to `models/`; values: its summary and the sha256 of its weights."""
+    """Train one member and write it to `models/`; values: its summary and the sha256 of its weights.
+
+    Beside the first member lies `features.npz`, see `_write_features`.
+    """
     return _train(call, parcels)
 
 
@@ -449,13 +478,18 @@ def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     Values: those of `force_accuracy`, and `members_used`: a member that fails on one of the structures counts
     for none, since a mean over other members from structure to structure is no committee's.
 
+    Writes `scores/<request>.npz`, for reports: `structures` (hashes), `n_atoms`, `members_used`, `energy_eV`
+    of those members, `forces_eV_per_A`, their mean, and `force_deviation_eV_per_A` (NaN where there is one
+    member), of all atoms one structure after the other, and `features` of the member listed first, NaN where
+    it gives none.
+
     Raises:
         ModelFileError: If no member gives finite numbers for all of them.
     """
     labels = [
         label for file in call.args["files"] for label in labels_from_bytes(call.path(file).read_bytes())
     ]
-    prediction = _committee(call, 0, parcels).predict([label.atoms for label in labels])
+    prediction = _committee(call, 0, parcels).predict([label.atoms for label in labels], features=True)
     is_sound = prediction.is_finite.all(axis=1)
     if not is_sound.any():
         n_failed = (~prediction.is_finite).sum(axis=1).tolist()
@@ -464,13 +498,29 @@ def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
             f"{prediction.members_used} fail on {n_failed} of them."
         )
         raise ModelFileError(msg, hint="Look at the test structures, and at the models.", path="")
-    errors = force_accuracy(
-        labels,
-        prediction.energy_eV[is_sound].mean(axis=0),
-        [forces[is_sound].mean(axis=0) for forces in prediction.forces_eV_per_A],
-    )
+    energy = prediction.energy_eV[is_sound]
+    forces = [forces[is_sound] for forces in prediction.forces_eV_per_A]
+    mean_forces = [of_members.mean(axis=0) for of_members in forces]
+    errors = force_accuracy(labels, energy.mean(axis=0), mean_forces)
     used = [member for member, sound in zip(prediction.members_used, is_sound, strict=True) if sound]
+    # Energies are large, and their differences count; forces are what single precision is enough for.
+    _write_npz(
+        call.path("scores", f"{call.request}.npz"),
+        structures=_hashes(labels),
+        n_atoms=np.array([len(label.atoms) for label in labels]),
+        members_used=np.array(used),
+        energy_eV=energy,
+        forces_eV_per_A=np.concatenate(mean_forces).astype("f4"),
+        force_deviation_eV_per_A=np.concatenate([_deviation_of_atoms(part) for part in forces]).astype("f4"),
+        features=np.full((len(labels), 0), np.nan, "f4")
+        if prediction.features is None
+        else prediction.features.astype("f4"),
+    )
     return {**errors, "members_used": used}
+
+
+def _deviation_of_atoms(forces: Float[np.ndarray, "n_members n_atoms 3"]) -> Float[np.ndarray, " n_atoms"]:
+    return force_deviation(forces) if len(forces) >= FEWEST_MEMBERS else np.full(forces.shape[1], np.nan)
 
 
 # --- Calculator -----------------------------------------------------------------------------------------

@@ -319,6 +319,29 @@ def test_a_member_that_fails_on_the_test_set_is_left_out_and_the_values_say_so(r
     assert values["force_mae_meV_per_A"] == without["force_mae_meV_per_A"]
 
 
+def test_what_was_predicted_on_the_test_set_is_kept_for_reports(run, members, broken):
+    labels = [labelled(i) for i in range(3)]
+    done(evaluate(run, labels, members[0], broken, members[2]))
+    with np.load(run / "scores" / "request-1.npz") as arrays:
+        kept = dict(arrays)
+    assert [name.decode() for name in kept["structures"]] == [label.hash for label in labels]
+    assert kept["members_used"].tolist() == [0, 2]
+    assert kept["n_atoms"].tolist() == [4, 4, 4]
+    expected = predicted([members[0], members[2]], labels[1].atoms)
+    np.testing.assert_allclose(kept["energy_eV"][:, 1], expected.energy_eV[:, 0], rtol=0, atol=1e-5)
+    forces = expected.forces_eV_per_A[0]
+    np.testing.assert_allclose(kept["forces_eV_per_A"][4:8], forces.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(kept["force_deviation_eV_per_A"][4:8], force_deviation(forces), atol=1e-5)
+    np.testing.assert_allclose(kept["features"][1], expected.features[0], atol=1e-5)
+
+
+def test_one_sound_member_predicts_without_a_deviation(run, members, broken):
+    done(evaluate(run, [labelled(0)], broken, members[1]))
+    with np.load(run / "scores" / "request-1.npz") as arrays:
+        assert np.isnan(arrays["force_deviation_eV_per_A"]).all()
+        assert np.isnan(arrays["features"]).all()
+
+
 def test_a_test_structure_on_which_every_member_fails_is_an_error_that_counts_them(run, members):
     odd = Label(COINCIDENT, 0.0, np.zeros((4, 3)))
     message = failed(evaluate(run, [labelled(0), odd], *members))["message"]
@@ -340,8 +363,24 @@ def test_a_trained_member_is_written_whole_and_named_by_its_hash(run):
     values = done(tasks.train(call(run, args, "labels:4", **sections), training_parcel(labels)))
     folder = run / "models" / "round-000" / "member-0"
     assert values["sha256"] == sha256_bytes((folder / WEIGHTS).read_bytes())
-    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", DESCRIPTION, WEIGHTS]
+    names = ["features.npz", "history.csv", DESCRIPTION, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert values["epochs"] == 2
+
+
+def test_the_first_members_features_of_all_labels_lie_beside_it(run):
+    sections = {"model": CONFIG["model"], "training": CONFIG["training"]}
+    labels = [labelled(i, f"segment-{i}") for i in range(4)]
+    for member in (0, 1):
+        args = {"member": member, "seed": 3, "split_seed": 4, "directory": f"round-000/member-{member}"}
+        done(tasks.train(call(run, args, "labels:4", **sections), training_parcel(labels)))
+    folder = run / "models" / "round-000"
+    files = {name: (folder / "member-0" / name).read_bytes() for name in (DESCRIPTION, WEIGHTS)}
+    with np.load(folder / "member-0" / "features.npz") as arrays:
+        assert [name.decode() for name in arrays["structures"]] == [label.hash for label in labels]
+        for row, label in zip(arrays["features"], labels, strict=True):
+            np.testing.assert_allclose(row, predicted([files], label.atoms).features[0], atol=1e-5)
+    assert not (folder / "member-1" / "features.npz").exists()
 
 
 def test_a_training_that_is_asked_to_stop_is_interrupted_and_goes_on_when_asked_again(run):
