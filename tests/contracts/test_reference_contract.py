@@ -107,7 +107,7 @@ CASES = {
 
 # Programs that the cases need; where one is not installed, its cases are skipped.
 PROGRAMS = {"xtb-cli": "xtb", "nwchem": "nwchem"}
-SLOW = {"pbe", "pbe-triplet", "b3lyp-d4", "r2scan"}
+SLOW = {"nwchem-hf", "pbe", "pbe-triplet", "pbe-d3bj", "b3lyp-d4", "r2scan", "xtb-cli-water", "xtb-cli-anion"}
 
 
 @pytest.fixture(

@@ -17,7 +17,8 @@ from fff.cli.app import app
 from tests.mutations.configs import CASES, KEYS, LEAST, PLACES, make_files
 from tests.mutations.images import state_of
 
-pytestmark = pytest.mark.timeout(60)
+# Five hundred of them: half a minute together.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")
