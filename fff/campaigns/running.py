@@ -115,11 +115,19 @@ class Campaign:
         assert self.resumption is not None  # noqa: S101 - for the type checker: one of the two is there
         return self.resumption.loaded
 
-    def carry_out(self, *, say: Callable[[str], None] = print, walltime_end: float | None = None) -> Outcome:
+    def carry_out(
+        self,
+        *,
+        say: Callable[[str], None] = print,
+        show: Callable[[], None] | None = None,
+        walltime_end: float | None = None,
+    ) -> Outcome:
         """Run the campaign to its end, or until it is stopped.
 
         Args:
             say: Prints a line for people.
+            show: Shows what the run directory holds, on a terminal; called about twice a second, from one
+                thread. None to say a line a minute instead.
             walltime_end: When this process must be over, on the clock `time.monotonic` (s); None for never.
         """
         sitting = Sitting(
@@ -128,6 +136,7 @@ class Campaign:
             self.inputs or self.resumption,
             say,
             refresh_lock=self._lock.refresh,
+            show=show,
             walltime_end=math.inf if walltime_end is None else walltime_end,
         )
         if self.resumption is not None and self.resumption.is_over:

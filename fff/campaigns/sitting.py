@@ -93,6 +93,8 @@ class Sitting:
         beginning: The inputs of a new campaign, or how one goes on.
         say: Prints a line for people.
         refresh_lock: Shows that this process lives; called about twice a second.
+        show: Shows what the run directory holds, on a terminal; called about twice a second. None to say a
+            line a minute instead.
         walltime_end: When this process must be over, on the clock `time.monotonic` (s); infinity for never.
     """
 
@@ -104,6 +106,7 @@ class Sitting:
         say: Callable[[str], None],
         *,
         refresh_lock: Callable[[], None],
+        show: Callable[[], None] | None = None,
         walltime_end: float,
     ) -> None:
         self.run = run
@@ -116,6 +119,8 @@ class Sitting:
         self._stop_at = self._last_task_end - config.stop.grace_s
         self._usage = Usage(self._site.pools)
         self._hashes: dict[str, str] = {}
+        self._show = show
+        self._status: StatusWriter | None = None
         self._thinker: CampaignThinker | None = None
         self._stopped: tuple[str, bool] | None = None
 
@@ -133,8 +138,7 @@ class Sitting:
                 # A log that is there and empty says that what lies beside it is a campaign's beginning.
                 with EventLog(self.run.events) as log:
                     found = self._go_on(log) if isinstance(self._beginning, Resumption) else self._begin(log)
-                status = StatusWriter(self.run, self._say, started=found.events[0].times.get("started"))
-                self._sit(found, status)
+                self._sit(found, self._status_writer(found))
             except RunDirectoryError as error:
                 if self._thinker is None:
                     logger.warning("%s %s", error.message, error.hint)
@@ -355,8 +359,8 @@ class Sitting:
             self.run.stopping.unlink(missing_ok=True)
             if found is not None:
                 snapshot = self._snapshot(found)
-                status = StatusWriter(self.run, self._say, started=found.events[0].times.get("started"))
-                status.write(snapshot, state=state, reason=reason, resumable=state != "finished")
+                resumable = state != "finished"
+                self._status_writer(found).write(snapshot, state=state, reason=reason, resumable=resumable)
                 table = write_summary(self.run, snapshot)
         except OSError as error:
             logger.warning("Status and summary could not be written: %s", error)
@@ -364,6 +368,12 @@ class Sitting:
         line = last_line(self.run, state, reason)
         logger.info("%s", line)
         return Outcome(state, line, table)
+
+    def _status_writer(self, found: Replay) -> StatusWriter:
+        if self._status is None:
+            started = found.events[0].times.get("started")
+            self._status = StatusWriter(self.run, self._say, started=started, show=self._show)
+        return self._status
 
     def _snapshot(self, found: Replay) -> dict[str, Any]:
         if self._thinker is not None:

@@ -1,9 +1,9 @@
-"""Where a campaign stands: `status.json` for programs, a line a minute for people."""
+"""Where a campaign stands: `status.json` for programs, and a line a minute for people without a terminal."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fff.base.files import write_json
@@ -11,48 +11,88 @@ from fff.base.files import write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fff.data.events import Event
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["StatusWriter", "describe", "describe_event"]
+__all__ = ["Pace", "StatusWriter", "describe"]
 
 WRITE_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
 
+FEWEST_LABELS = 5
+"""Labels from which a pace may be told."""
+
+
+class Pace:
+    """Tells how long the labels that are still to be made will take, by those that were made last.
+
+    Labels come in bursts, with a training in between: the pace is taken over the labels of the last two
+    rounds, and up to now, so that it falls while no label comes. What came before the first committee,
+    initial structures and the start of the workers, says nothing about what follows.
+    """
+
+    def __init__(self) -> None:
+        self._made: deque[tuple[float, int]] = deque()
+
+    def per_label_s(self, snapshot: Mapping[str, Any]) -> float | None:
+        """Take in where the campaign is now, and return the seconds a label takes; None if not known yet."""
+        if snapshot["round"] is None:
+            return None
+        now, done = time.monotonic(), snapshot["labels"]["done"]
+        if not self._made or self._made[-1][1] != done:
+            self._made.append((now, done))
+        window = max(2 * snapshot["retrain"]["every"], FEWEST_LABELS)
+        while len(self._made) > 1 and done - self._made[1][1] >= window:
+            self._made.popleft()
+        since, first = self._made[0]
+        return (now - since) / (done - first) if done - first >= FEWEST_LABELS else None
+
 
 class StatusWriter:
-    """Keeps `status.json` current and says a line a minute.
+    """Keeps `status.json` current, and lets people see it.
 
     Args:
         run: The run directory.
         say: Prints a line for people.
         started: When the campaign began, in Unix seconds; now when None.
+        show: Shows what the run directory holds, on a terminal; called all the time. None to say a line a
+            minute instead.
     """
 
     def __init__(
-        self, run: RunDirectory, say: Callable[[str], None], *, started: float | None = None
+        self,
+        run: RunDirectory,
+        say: Callable[[str], None],
+        *,
+        started: float | None = None,
+        show: Callable[[], None] | None = None,
     ) -> None:
         self.run = run
         self._say = say
-        self.started = time.time() if started is None else started
+        self._show = show
+        self._pace = Pace()
+        self._sitting = time.time()
+        self.started = self._sitting if started is None else started
         self._written = -WRITE_EVERY_S
         self._said = time.monotonic()
 
     def update(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
-        """Write and say what is due; `snapshot` is asked only then."""
+        """Write and show what is due; `snapshot` is asked only then."""
         now = time.monotonic()
-        if now - self._written < WRITE_EVERY_S:
-            return
-        current = snapshot()
-        self.write(current, state="running", reason="", resumable=True)
-        self._written = now
-        if now - self._said >= SAY_EVERY_S:
-            self._said = now
-            self._say(describe(current))
+        if now - self._written >= WRITE_EVERY_S:
+            current = snapshot()
+            status = self.write(current, state="running", reason="", resumable=True)
+            self._written = now
+            if self._show is None and now - self._said >= SAY_EVERY_S:
+                self._said = now
+                self._say(describe(status))
+        if self._show is not None:
+            self._show()
 
-    def write(self, snapshot: Mapping[str, Any], *, state: str, reason: str, resumable: bool) -> None:
-        """Replace `status.json`."""
-        now = time.time()
+    def write(
+        self, snapshot: Mapping[str, Any], *, state: str, reason: str, resumable: bool
+    ) -> dict[str, Any]:
+        """Replace `status.json`, and return what it holds."""
+        per_label_s = self._pace.per_label_s(snapshot) if state == "running" else None
         status = {
             "schema_version": 1,
             "state": state,
@@ -61,81 +101,50 @@ class StatusWriter:
             **snapshot,
             "workers": snapshot["usage"]["busy_fraction"],
             "started": self.started,
-            "updated": now,
-            "eta_s": _eta_s(snapshot) if state == "running" else None,
+            "sitting_started": self._sitting,
+            "updated": time.time(),
+            "label_s": None if per_label_s is None else round(per_label_s, 3),
+            "eta_s": _eta_s(snapshot["labels"], per_label_s),
         }
         # Rewritten every two seconds: a power cut may cost the last of them.
         write_json(self.run.status, status, sync=state != "running")
+        return status
 
 
-def _eta_s(snapshot: Mapping[str, Any]) -> float | None:
-    labels = snapshot["labels"]
-    if not labels["done"]:
-        return None
-    per_label = snapshot["usage"]["elapsed_s"] / labels["done"]
-    return float(round(per_label * max(0, labels["target"] - labels["done"]), 1))
+def _eta_s(labels: Mapping[str, Any], per_label_s: float | None) -> float | None:
+    """Return the seconds until the last label; None too when it is made, and what follows takes its time."""
+    left = labels["target"] - labels["done"]
+    return None if per_label_s is None or left <= 0 else round(per_label_s * left, 1)
 
 
-def describe(snapshot: Mapping[str, Any]) -> str:
-    """Return a snapshot as one line for people."""
-    labels, waiting = snapshot["labels"], snapshot["waiting"]
-    minutes = snapshot["usage"]["elapsed_s"] / 60
-    running = ", ".join(f"{count} {kind}" for kind, count in snapshot["running"].items()) or "nothing"
+def describe(status: Mapping[str, Any]) -> str:
+    """Return what `status.json` holds as one line for people."""
+    labels, waiting = status["labels"], status["waiting"]
+    minutes = status["usage"]["elapsed_s"] / 60
+    running = ", ".join(f"{count} {kind}" for kind, count in status["running"].items()) or "nothing"
+    eta_s = status.get("eta_s")
     parts = [
         f"{minutes:5.1f} min",
         f"labels {labels['done']}/{labels['target']}"
-        + (f" ({labels['failed']} failed)" if labels["failed"] else ""),
-        f"round {'-' if snapshot['round'] is None else snapshot['round']}",
+        + (f" ({labels['failed']} failed)" if labels["failed"] else "")
+        + ("" if eta_s is None else f", {_duration(eta_s)} to the last"),
+        f"round {'-' if status['round'] is None else status['round']}",
         f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
-        f"audits passed: {snapshot['audits']['passed']}/{snapshot['audits']['made']}",
+        f"audits passed: {status['audits']['passed']}/{status['audits']['made']}",
         f"running: {running}",
+        "busy: " + ", ".join(f"{pool} {busy:.0%}" for pool, busy in status["workers"].items()),
     ]
-    errors = [error for name, error in snapshot["errors"].items() if name.startswith("round-")]
+    errors = [error for name, error in status["errors"].items() if name.startswith("round-")]
     if errors:
-        parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f} meV/Å")
+        interval = errors[-1].get("force_mae_interval_meV_per_A")
+        between = f" ({interval[0]:.0f} - {interval[1]:.0f})" if interval else ""
+        parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f}{between} meV/Å")
     return " | ".join(parts)
 
 
-def describe_event(event: Event) -> str:
-    """Return an event as one line for people."""
-    values = event.values
-    took = event.times["ended"] - event.times["started"] if {"started", "ended"} <= set(event.times) else None
-    head = f"{event.request}" + (f" (attempt {event.attempt})" if event.attempt > 1 else "")
-    if event.outcome == "failed":
-        what = f"failed ({values.get('failure_class')}): {values.get('message')}"
-    else:
-        what = ", ".join(_DETAILS.get(event.kind, lambda _: [])(values)) or "done"
-    return f"{head}: {what}" + ("" if took is None else f" [{took:.2f} s on {event.worker}]")
-
-
-def _of_run(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{values.get('steps')} steps",
-        f"{values.get('reason')}",
-        f"{len(values.get('others', ()))} frames",
-    ]
-
-
-def _of_label(values: Mapping[str, Any]) -> list[str]:
-    if "energy_error" not in values:
-        return []
-    return [f"audit: {values['energy_error']:.4f} eV/atom", f"{values.get('force_error', math.nan):.3f} eV/Å"]
-
-
-def _of_training(values: Mapping[str, Any]) -> list[str]:
-    error = values.get("validation_force_mae_eV_per_A")
-    left_out = "no label left out" if error is None else f"{1000 * error:.0f} meV/Å on labels left out"
-    return [f"{values.get('epochs')} epochs", f"{values.get('stop_reason')}", left_out]
-
-
-def _of_test(values: Mapping[str, Any]) -> list[str]:
-    return [f"test force error {values.get('force_mae_meV_per_A', math.nan):.1f} meV/Å"]
-
-
-_DETAILS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "dynamics": _of_run,
-    "calculate": _of_label,
-    "train": _of_training,
-    "train-baseline": _of_training,
-    "evaluate": _of_test,
-}
+def _duration(seconds: float) -> str:
+    """Return about how long something takes: 50 s, 12 min, 3.4 h, 2.1 d."""
+    for limit, unit_s, digits, name in ((90, 1, 0, "s"), (5400, 60, 0, "min"), (172_800, 3600, 1, "h")):
+        if seconds < limit:
+            return f"{seconds / unit_s:.{digits}f} {name}"
+    return f"{seconds / 86_400:.1f} d"

@@ -16,10 +16,10 @@ from colmena.exceptions import TimeoutException
 from colmena.thinker import BaseThinker, agent
 
 from fff.base.errors import CampaignError
+from fff.data.event_lines import describe_event
 from fff.data.events import Event
 from fff.steering.outbox import Outbox
 from fff.steering.records import Agent
-from fff.steering.status import describe_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -41,6 +41,9 @@ WAIT_S = 0.5
 
 LARGEST_BACK_OFF_S = 60.0
 
+
+MOST_IN_FLIGHT = 200
+"""Requests in flight that people are told of one by one, the oldest ones; a thousand fill a screen."""
 
 RECENT_TASKS = 20
 """Tasks of a kind from which the time that the next one takes is told."""
@@ -255,7 +258,27 @@ class CampaignThinker(BaseThinker):
             self.usage.advance(self.policy)
             snapshot = self.policy.snapshot()
             usage = self.usage.summary()
-        return {**snapshot, "usage": usage, "largest_message_bytes": self._local_queues.largest_message}
+        return {
+            **snapshot,
+            "in_flight": self._describe_flights(),
+            "usage": usage,
+            "largest_message_bytes": self._local_queues.largest_message,
+        }
+
+    def _describe_flights(self) -> list[dict[str, Any]]:
+        """Return what is in flight, and since when (Unix time in seconds)."""
+        # A copy, made in one step: submitters and receivers change it meanwhile.
+        flights = sorted(self._in_flight.copy().values(), key=lambda flight: flight[2])[:MOST_IN_FLIGHT]
+        return [
+            {
+                "request": request.id,
+                "kind": request.kind,
+                "pool": request.pool,
+                "attempt": request.attempt,
+                "since": since,
+            }
+            for request, _, since in flights
+        ]
 
     # The four agents. Each body is one line so that a reader of Colmena code finds the pairs.
 

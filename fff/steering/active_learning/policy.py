@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fff.data.events import Event
+    from fff.steering.active_learning.state import Round
     from fff.steering.records import Request
 
 __all__ = ["POLICY_VERSION", "ActiveLearning", "trained_by"]
@@ -174,6 +175,12 @@ class ActiveLearning:
         state = self.state
         return {
             "round": state.committee.round if state.committee else None,
+            "training": _members(state.training),
+            "baseline": _members(state.baseline),
+            "retrain": {
+                "new_labels": len(state.labels) - state.n_labels_at_start,
+                "every": state.config.training.retrain_every,
+            },
             "labels": {
                 "done": state.n_own_labels,
                 "failed": state.n_failed,
@@ -185,6 +192,11 @@ class ActiveLearning:
                 "selected": len(state.selected),
                 "unscored": len(state.unscored),
                 "scored": len(state.scored),
+            },
+            "retries": len(state.retries),
+            "selected_deviations": {
+                "kind": state.config.selection.deviation,
+                **_spread([score.deviation for score in state.selected.values()]),
             },
             "trajectories": {
                 "running": state.running("dynamics"),
@@ -266,6 +278,27 @@ class ActiveLearning:
             "no structure is left to label and no trajectory can go on"
             + (f". The first calculation that failed: {error}" if error else ""),
         )
+
+
+def _members(part: Round | None) -> dict[str, Any] | None:
+    """Return where each member of a round is, or None where nothing is left to be trained."""
+    if part is None or not (part.waiting or part.running):
+        return None
+    return {
+        "round": part.number if part.number >= 0 else None,
+        "n_labels": part.n_labels,
+        "done": sorted(part.members),
+        "running": sorted(part.running),
+        "waiting": sorted(member for member, _ in part.waiting),
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    """Return the least, the middle and the largest of some numbers; None where there are none."""
+    if not values:
+        return {"lowest": None, "median": None, "highest": None}
+    ordered = sorted(values)
+    return {"lowest": ordered[0], "median": ordered[len(ordered) // 2], "highest": ordered[-1]}
 
 
 def trained_by(key: str) -> list[str]:

@@ -135,6 +135,14 @@ def test_the_snapshot_counts_what_is_there():
     assert snapshot["round"] == 0
     assert snapshot["labels"] == {"done": 4, "failed": 0, "in_flight": 1, "target": 20}
     assert snapshot["waiting"] == {"audits": 0, "selected": 0, "unscored": 1, "scored": 3}
+    assert snapshot["selected_deviations"] == {
+        "kind": "max-force",
+        "lowest": None,
+        "median": None,
+        "highest": None,
+    }
+    assert (snapshot["training"], snapshot["baseline"], snapshot["retries"]) == (None, None, 0)
+    assert snapshot["retrain"] == {"new_labels": 0, "every": 4}
     assert snapshot["trajectories"] == {"running": 2, "waiting": 1, "idle": 1}
     assert snapshot["running"] == {"calculate": 1, "choose": 1, "dynamics": 2}
     assert snapshot["next_run_steps"] == 200
@@ -194,3 +202,23 @@ def test_a_request_that_is_asked_for_again_has_the_next_attempt():
 
 def test_the_key_of_a_committee_names_its_folder_and_members():
     assert committee_key("round-003", (0, 2, 10)) == "committee:round-003:0-2-10"
+
+
+def test_the_snapshot_tells_where_each_member_of_a_round_is():
+    game = Game(pools=2).play_to_committee(0)
+    game.play(until=lambda game: game.of("train"))
+    snapshot = game.policy.snapshot()
+    training = snapshot["training"]
+    assert (training["round"], training["n_labels"]) == (1, 8)
+    members = [*training["done"], *training["running"], *training["waiting"]]
+    assert sorted(members) == [0, 1, 2]
+    assert training["running"]
+
+
+def test_the_snapshot_tells_the_spread_of_the_deviations_that_wait_for_labels():
+    game = Game(pools=1).play_to_committee(0)
+    game.play(until=lambda game: len(game.state.selected) >= 2)
+    deviations = sorted(score.deviation for score in game.state.selected.values())
+    spread = game.policy.snapshot()["selected_deviations"]
+    assert (spread["lowest"], spread["highest"]) == (deviations[0], deviations[-1])
+    assert deviations[0] <= spread["median"] <= deviations[-1]

@@ -9,7 +9,7 @@ import pytest
 
 from fff.data.run_directory import RunDirectory
 from fff.steering import status
-from fff.steering.status import StatusWriter, describe
+from fff.steering.status import Pace, StatusWriter, describe
 
 
 def snapshot(**changes: Any) -> dict[str, Any]:
@@ -21,9 +21,18 @@ def snapshot(**changes: Any) -> dict[str, Any]:
         "audits": {"made": 8, "passed": 6, "most_in_a_row": 5},
         "running": {"calculate": 3, "train": 1},
         "errors": {},
+        "retrain": {"new_labels": 3, "every": 8},
         "usage": {"elapsed_s": 90.0, "busy_fraction": {"shared": 0.9}},
         **changes,
     }
+
+
+def status_with(**changes: Any) -> dict[str, Any]:
+    return {**snapshot(**changes), "workers": {"shared": 0.9}, "eta_s": changes.get("eta_s")}
+
+
+def labels(done: int, target: int = 120) -> dict[str, int]:
+    return {"done": done, "failed": 0, "in_flight": 3, "target": target}
 
 
 @pytest.fixture
@@ -50,15 +59,51 @@ def test_the_status_file_holds_what_is_promised(tmp_path, clock):
     assert content["workers"] == {"shared": 0.9}
     assert content["started"] == 1e9 + 1000
     assert content["updated"] == 1e9 + 1060
-    # 30 labels in 90 s of all sittings, 90 to go.
-    assert content["eta_s"] == 270.0
+    # Nothing is known of the pace yet.
+    assert content["eta_s"] is None
 
 
-def test_nothing_is_promised_before_the_first_label(tmp_path, clock):
+def test_the_time_left_follows_the_labels_that_were_made_last(tmp_path, clock):
     run = RunDirectory(tmp_path)
-    none = snapshot(labels={"done": 0, "failed": 0, "in_flight": 3, "target": 120})
-    StatusWriter(run, say=print).update(lambda: none)
-    assert json.loads(run.status.read_text())["eta_s"] is None
+    writer = StatusWriter(run, say=print)
+    for done in range(30, 61):
+        writer.update(lambda done=done: snapshot(labels=labels(done)))
+        clock.now += 10.0 if done < 40 else 4.0
+    content = json.loads(run.status.read_text())
+    # The last two rounds of eight labels each came every four seconds; the slow ones before are forgotten.
+    assert content["label_s"] == 4.0
+    assert content["eta_s"] == 240.0
+
+
+def test_the_time_left_grows_while_no_label_comes(clock):
+    pace = Pace()
+    for done in (30, 40):
+        pace.per_label_s(snapshot(labels=labels(done)))
+        clock.now += 10.0
+    assert pace.per_label_s(snapshot(labels=labels(40))) == 2.0
+    clock.now += 80.0
+    assert pace.per_label_s(snapshot(labels=labels(40))) == 10.0
+
+
+def test_no_pace_is_told_from_the_first_labels_or_before_the_first_committee(clock):
+    pace = Pace()
+    for done in range(30):
+        assert pace.per_label_s(snapshot(round=None, labels=labels(done))) is None
+        clock.now += 1.0
+    assert pace.per_label_s(snapshot(labels=labels(30))) is None
+    clock.now += 1.0
+    assert pace.per_label_s(snapshot(labels=labels(34))) is None
+    assert pace.per_label_s(snapshot(labels=labels(35))) == 0.2
+
+
+def test_no_time_is_told_once_the_last_label_is_made(tmp_path, clock):
+    run = RunDirectory(tmp_path)
+    writer = StatusWriter(run, say=print)
+    for done in (100, 120):
+        writer.update(lambda done=done: snapshot(labels=labels(done)))
+        clock.now += 5.0
+    content = json.loads(run.status.read_text())
+    assert (content["label_s"], content["eta_s"]) == (0.25, None)
 
 
 def test_a_campaign_that_is_over_has_no_time_to_go(tmp_path, clock):
@@ -92,22 +137,43 @@ def test_a_line_is_said_once_a_minute(tmp_path, clock):
     assert len(lines) == 2
 
 
-def test_a_snapshot_is_described_in_one_line():
-    assert describe(snapshot()) == (
-        "  1.5 min | labels 30/120 | round 2 | waiting: 4 audits, 7 selected | audits passed: 6/8 | "
-        "running: 3 calculate, 1 train"
+def test_who_shows_it_on_a_terminal_is_called_each_time_and_no_line_is_said(tmp_path, clock):
+    lines, shown = [], []
+    writer = StatusWriter(RunDirectory(tmp_path), say=lines.append, show=lambda: shown.append(clock.now))
+    for _ in range(150):
+        writer.update(snapshot)
+        clock.now += 1.0
+    assert lines == []
+    assert len(shown) == 150
+
+
+def test_the_status_is_described_in_one_line():
+    assert describe(status_with(eta_s=600.0)) == (
+        "  1.5 min | labels 30/120, 10 min to the last | round 2 | waiting: 4 audits, 7 selected | "
+        "audits passed: 6/8 | running: 3 calculate, 1 train | busy: shared 90%"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89.0, "89 s"), (600.0, "10 min"), (7200.0, "2.0 h"), (200_000.0, "2.3 d")],
+)
+def test_the_time_left_has_a_unit_that_fits(seconds, text):
+    assert f", {text} to the last |" in describe(status_with(eta_s=seconds))
 
 
 def test_the_line_shows_failures_the_newest_test_error_and_what_is_not_there_yet():
     line = describe(
-        snapshot(
+        status_with(
             round=None,
             running={},
             labels={"done": 1, "failed": 2, "in_flight": 0, "target": 9},
             errors={
                 "round-000": {"force_mae_meV_per_A": 90.0},
-                "round-001": {"force_mae_meV_per_A": 41.4},
+                "round-001": {
+                    "force_mae_meV_per_A": 41.4,
+                    "force_mae_interval_meV_per_A": [30.0, 52.6],
+                },
                 "baseline": {"force_mae_meV_per_A": 1.0},
             },
         )
@@ -115,4 +181,4 @@ def test_the_line_shows_failures_the_newest_test_error_and_what_is_not_there_yet
     assert "labels 1/9 (2 failed)" in line
     assert "round -" in line
     assert "running: nothing" in line
-    assert line.endswith("test force error 41 meV/Å")
+    assert line.endswith("test force error 41 (30 - 53) meV/Å")

@@ -351,16 +351,27 @@ def test_an_error_in_any_agent_ends_the_run_and_is_kept(queues, log, where, capl
 def test_usage_adds_up_what_was_busy(queues, log):
     policy = Scripted([request("a"), request("b", "Trainer")])
 
+    flights = []
+
     def work(call: Call, method: str):
+        flights.append(thinker.snapshot()["in_flight"])
         time.sleep(0.3)
         return envelope(**FEW[method]) if method == "train" else envelope("failed", message="no")
 
     thinker = make_thinker(queues, log, policy)
+    before = time.time()
     with task_server(queues, work, n_workers=2):
         run(thinker)
     snapshot = thinker.snapshot()
     usage = snapshot["usage"]
     assert snapshot["round"] is None
+    assert snapshot["in_flight"] == []
+    flight = max(flights, key=len)[0]
+    assert {**flight, "since": 0.0} in [
+        {"request": name, "kind": kind, "pool": pool, "attempt": 1, "since": 0.0}
+        for name, kind, pool in (("a", "calculate", "cpu"), ("b", "train", "gpu"))
+    ]
+    assert before <= flight["since"] <= time.time()
     assert usage["by_kind"] == {
         "calculate": {"tasks": 1, "failed": 1, "worker_s": 2.5},
         "train": {"tasks": 1, "failed": 0, "worker_s": 2.5},
