@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.optimize import BFGS
 
 from fff.base.draws import seed_for
-from fff.base.errors import ConfigError, FffError, ReferenceSetupError, RunDirectoryError
+from fff.base.errors import ConfigError, FffError, RunDirectoryError
 from fff.base.ids import structure_hash
 from fff.campaigns.opening import initial_frames
-from fff.campaigns.start_model import read_start_model, take_architecture
-from fff.config import XtbReference
 from fff.data.run_directory import OPENING_NAMES, RunDirectory
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
-from fff.reference import ReferenceCalculator, ReferenceProcess
+from fff.models.start import read_start_model, take_architecture
+from fff.reference.probing import probe_reference
+from fff.reference.relaxing import relaxation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ase import Atoms
 
-    from fff.campaigns.start_model import StartModel
     from fff.config import ActiveLearningConfig, LoadedConfig
     from fff.data.records import Label
+    from fff.models.start import StartModel
 
-__all__ = ["Inputs", "load_inputs", "probe_reference"]
+__all__ = ["Inputs", "load_inputs"]
 
 _LEAST_LABELS = 2
-_RELAXED_eV_PER_A = 0.1
-_MAX_RELAXATION_STEPS = 200
-_RELAXATION_STEP_LIMIT_S = 600.0
-_PROBE_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
 
 
 def _structures(config: ActiveLearningConfig, labels: Sequence[Label], *, relax: bool) -> list[Atoms]:
-    with _naming("structures"), _relaxation() as relaxed:
+    with _naming("structures"), relaxation() as relaxed:
         structures = load_structures(
             config.structures,
             relax=relaxed if relax else lambda atoms: atoms,
@@ -130,24 +121,6 @@ def _spread(labels: Sequence[Label], n: int) -> list[Label]:
     if len(labels) <= n:
         return list(labels)
     return [labels[int(i)] for i in np.linspace(0, len(labels) - 1, n).round()]
-
-
-@contextlib.contextmanager
-def _relaxation() -> Iterator[Callable[[Atoms], Atoms]]:
-    """Give a function that relaxes packed clusters with GFN2-xTB, in a process of its own."""
-    section = XtbReference(kind="xtb").model_dump(mode="json")
-    # It starts with the first calculation: without a cluster there is none.
-    with ReferenceProcess(section, time_limit_s=_RELAXATION_STEP_LIMIT_S) as process:
-
-        def relax(atoms: Atoms) -> Atoms:
-            relaxed = atoms.copy()
-            relaxed.calc = ReferenceCalculator(process.calculate)
-            # A minimum is not needed, only a structure without strain that dynamics can start from.
-            BFGS(relaxed, logfile=None).run(fmax=_RELAXED_eV_PER_A, steps=_MAX_RELAXATION_STEPS)
-            relaxed.calc = None
-            return relaxed
-
-        yield relax
 
 
 @contextlib.contextmanager
@@ -241,55 +214,3 @@ def _names_in_the_way(path: Path) -> list[str]:
         # The log comes first: what else is there is somebody's.
         return sorted(names - {"lock", "run.log", "STOP"})
     return sorted(names - OPENING_NAMES)
-
-
-def probe_reference(section: dict[str, Any], structures: Sequence[Atoms]) -> str:
-    """Return the name of the reference method, after it has looked at one structure of each kind.
-
-    It is made in a process of its own: the libraries are large, start threads, and may crash.
-
-    Args:
-        section: The section `reference`, as JSON values.
-        structures: What it will have to calculate.
-
-    Raises:
-        ReferenceSetupError: If it cannot be made or cannot treat a structure: a library or executable is
-            missing, an option is unknown, a basis set lacks an element.
-    """
-    kinds = {(frozenset(atoms.numbers.tolist()), *atoms.pbc.tolist()): atoms for atoms in structures}
-    question = {"section": section, "structures": [_as_json(atoms) for atoms in kinds.values()]}
-    try:
-        # In a folder of its own, as where it will calculate: the current one may hold modules of anybody's.
-        with tempfile.TemporaryDirectory(prefix="fff-probe-") as folder:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "fff.campaigns.probe"],
-                input=json.dumps(question),
-                capture_output=True,
-                text=True,
-                timeout=_PROBE_LIMIT_S,
-                check=False,
-                cwd=folder,
-            )
-    except subprocess.TimeoutExpired:
-        msg = (
-            f"`reference.kind` is {section['kind']}, which could not be set up within {_PROBE_LIMIT_S:.0f} s."
-        )
-        raise ReferenceSetupError(msg, hint="Try it alone, in a Python session.") from None
-    try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].rstrip(".")
-        msg = f"`reference.kind` is {section['kind']}, which cannot be set up: {said}."
-        raise ReferenceSetupError(msg, hint="Check that its package is installed and complete.") from None
-    if "error" in answer:
-        raise ReferenceSetupError(answer["error"], hint=answer["hint"])
-    return str(answer["name"])
-
-
-def _as_json(atoms: Atoms) -> dict[str, Any]:
-    return {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.tolist(),
-        "pbc": atoms.pbc.tolist(),
-    }

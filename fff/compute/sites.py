@@ -7,12 +7,12 @@ a launcher of Parsl in place of the local ones; `guard` works on any node that c
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fff.base.cores import THREAD_VARIABLES, cores_found
 from fff.base.errors import ConfigError
 from fff.compute.lifetime import wrap
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fff.config.site import LaptopSite, SiteSection, WorkstationSite
 
-__all__ = ["ACCELERATED_KINDS", "CPU_KINDS", "Pool", "Site", "cores_found", "make_site"]
+__all__ = ["ACCELERATED_KINDS", "CPU_KINDS", "Pool", "Site", "make_site"]
 
 ACCELERATED_KINDS = frozenset({"train", "train-baseline", "refit", "score", "choose", "evaluate"})
 """Kinds of task that run models on many structures at once."""
@@ -42,15 +42,7 @@ _HEARTBEAT_THRESHOLD_S = 7 * 86_400
 _STRATEGY_PERIOD_S = 0.2
 # All wake up on messages; this only bounds how fast an idle process turns its loop (10 ms unless told).
 _POLL_MS = 100
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _PARSL_HTEX = "parsl.executors.high_throughput"
-
-
-def cores_found() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -184,7 +176,7 @@ def _executor(label: str, pool: Pool) -> HighThroughputExecutor:
 
 
 def _environment(pool: Pool) -> str:
-    variables = dict.fromkeys(_THREAD_VARIABLES, str(pool.n_threads))
+    variables = dict.fromkeys(THREAD_VARIABLES, str(pool.n_threads))
     if not pool.accelerators:
         # Each worker would open the first device for itself. Parsl sets this for workers that have one.
         variables["CUDA_VISIBLE_DEVICES"] = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fff.base.cores import cores_found
 from fff.base.ids import sha256_file
 from fff.base.redaction import redact
 
@@ -66,7 +66,7 @@ def collect_provenance(*, seed: int, inputs: Sequence[Path]) -> dict[str, Any]:
         "python": platform.python_version(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "n_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "n_cores": cores_found(),
         "git_commit": commit,
         "git_changed": changed,
         "seed": seed,

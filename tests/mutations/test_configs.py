@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import fff.campaigns.inputs
 from fff.base.errors import ReferenceSetupError
-from fff.campaigns.probe import probe
 from fff.cli.app import app
+from fff.reference.probe import probe
 from tests.mutations.configs import CASES, KEYS, LEAST, PLACES, make_files
 from tests.mutations.images import state_of
 

@@ -36,7 +36,6 @@ from fff.base.errors import (
     RunDirectoryError,
 )
 from fff.base.ids import sha256_bytes
-from fff.campaigns.inputs import probe_reference
 from fff.campaigns.opening import _copy_inputs
 from fff.campaigns.running import open_campaign
 from fff.campaigns.sitting import _logging_to
@@ -54,6 +53,7 @@ from fff.data.run_directory import RunDirectory
 from fff.data.structures import load_structures
 from fff.models.files import find_members
 from fff.reference import make_reference
+from fff.reference.probing import probe_reference
 from fff.steering.cargo import Cargo, read_models
 
 SOURCE = Path(fff.__file__).parent

@@ -1,4 +1,4 @@
-"""`python -m fff.campaigns.probe`: can the reference method treat these structures here?
+"""`python -m fff.reference.probe`: can the reference method treat these structures here?
 
 Reads JSON from standard input: `section`, the config's section `reference`, and `structures`, each with
 `numbers`, `positions` (Å), `cell` (Å), `pbc`. Answers with one line of JSON: `name`, or `error` and `hint`.
