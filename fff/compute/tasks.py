@@ -346,7 +346,7 @@ def refit(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
 
 @_task
 def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
-    """Run dynamics with the sampling model; values: reason, steps, the last frame and the others."""
+    """Run dynamics with the sampling model; values: reason, steps, temperature, last frame, others."""
     from fff.sampling import DynamicsSettings, run_dynamics
 
     sampling = call.settings["sampling"]
@@ -374,6 +374,7 @@ def dynamics(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     return {
         "reason": result.reason,
         "steps": result.steps,
+        "temperature_K": call.args["temperature_K"],
         "last": described[-1],
         "others": described[:-1],
     }

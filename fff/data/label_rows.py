@@ -20,7 +20,7 @@ from fff.data.sqlite import connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LabelRow", "read_rows", "unusable"]
+__all__ = ["LabelRow", "open_to_read", "read_rows", "unusable"]
 
 _TABLES = {"systems", "species", "keys", "text_key_values", "number_key_values", "information"}
 _VERSION = 9
@@ -60,8 +60,7 @@ def read_rows(path: Path, *, wait_s: float = 60.0) -> list[LabelRow]:
     """
     try:
         with ExitStack() as stack:
-            connection = _open(path, wait_s, stack)
-            _check_tables(connection)
+            connection = open_to_read(path, wait_s, stack)
             return list(_rows(connection))
     except (sqlite3.Error, OSError, UnicodeError) as error:
         raise unusable(path, error) from error
@@ -77,8 +76,24 @@ def unusable(path: Path, error: Exception) -> RunDirectoryError:
     )
 
 
-def _open(path: Path, wait_s: float, stack: ExitStack) -> sqlite3.Connection:
-    """Return a connection to the file, or to a copy where reading would change what lies beside it."""
+def open_to_read(path: Path, wait_s: float, stack: ExitStack) -> sqlite3.Connection:
+    """Return a connection to a database of labels, or to a copy where reading would change its folder.
+
+    Args:
+        path: The database.
+        wait_s: How long to wait for another process that holds the database locked.
+        stack: Closes the connection.
+
+    Raises:
+        sqlite3.Error: If the file is no ASE database or stays locked.
+        OSError: If it cannot be read.
+    """
+    connection = _connect(path, wait_s, stack)
+    _check_tables(connection)
+    return connection
+
+
+def _connect(path: Path, wait_s: float, stack: ExitStack) -> sqlite3.Connection:
     with path.open("rb") as file:
         is_wal = file.read(20)[18:] == _WAL
     if not is_wal and not Path(f"{path}-wal").exists():

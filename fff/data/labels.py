@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -15,7 +15,7 @@ from ase.db.core import check
 from ase.db.sqlite import SQLite3Database
 
 from fff.base.errors import RunDirectoryError
-from fff.data.label_rows import unusable
+from fff.data.label_rows import open_to_read, unusable
 from fff.data.records import Label
 from fff.data.sqlite import connect
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
     from jaxtyping import Float
 
-__all__ = ["LabelOrigin", "LabelStore"]
+__all__ = ["LabelOrigin", "LabelStore", "read_labels"]
 
 
 class LabelOrigin(TypedDict, total=False):
@@ -252,9 +252,7 @@ class LabelStore:
         for request in self.requests():
             with self._transaction():
                 row, label = self._read(request)
-            data = dict(row.data)
-            exact = data.pop("exact", {})
-            yield {**row.key_value_pairs, **data, **exact, "label": label, "n_atoms": row.natoms}
+            yield _described_row(row, label)
 
     def close(self) -> None:
         """Close the connection; the store is of no use afterwards."""
@@ -269,8 +267,7 @@ class LabelStore:
             row = self._database.get(id=self._rows[request])
             return row, _label(row)
         except _UNREADABLE as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            msg = f"The label of request {request} in {self.path} is damaged: {reason}."
+            msg = f"The label of request {request} in {self.path} is damaged: {_reason(error)}."
             hint = "Take the file from a copy of the run directory."
             raise RunDirectoryError(msg, hint=hint, path=str(self.path)) from error
 
@@ -298,6 +295,49 @@ class LabelStore:
 
     def _unusable(self, error: Exception) -> RunDirectoryError:
         return unusable(self.path, error)
+
+
+def read_labels(path: Path, *, wait_s: float = 10.0) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of a database as `LabelStore.rows` gives them, and what is wrong with the others.
+
+    For reports: nothing is changed, a campaign may be writing, and a damaged row costs only itself.
+
+    Args:
+        path: The database.
+        wait_s: How long to wait for another process that holds the database locked.
+
+    Raises:
+        RunDirectoryError: If the file is no ASE database or stays locked.
+    """
+    rows: list[dict[str, Any]] = []
+    troubles: list[str] = []
+    try:
+        with ExitStack() as stack:
+            connection = open_to_read(path, wait_s, stack)
+            database = SQLite3Database(str(path), use_lock_file=False, serial=True)
+            database.connection, database.change_count = connection, 0
+            database._initialize(connection)
+            # At once: whoever writes waits for milliseconds, not for all that is made of it.
+            for values in connection.execute("SELECT * FROM systems ORDER BY id").fetchall():
+                try:
+                    row = database._convert_tuple_to_row(values)
+                    if "request" in row.key_value_pairs:
+                        rows.append(_described_row(row, _label(row)))
+                except _UNREADABLE as error:
+                    troubles.append(f"Row {values[0]} of {path.name} is damaged: {_reason(error)}.")
+    except (sqlite3.Error, OSError, UnicodeError) as error:
+        raise unusable(path, error) from error
+    return rows, troubles
+
+
+def _described_row(row: AtomsRow, label: Label) -> dict[str, Any]:
+    data = dict(row.data)
+    exact = data.pop("exact", {})
+    return {**row.key_value_pairs, **data, **exact, "label": label, "n_atoms": row.natoms}
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _check_origin(origin: LabelOrigin) -> None:

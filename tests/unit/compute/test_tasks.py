@@ -260,8 +260,8 @@ def dynamics(run, driver, *members, **sampling):
 
 def test_dynamics_write_their_frames_and_describe_them(run, members):
     values = done(dynamics(run, members[0], *members))
-    assert set(values) == {"reason", "steps", "last", "others"}
-    assert (values["reason"], values["steps"]) == ("completed", 10)
+    assert set(values) == {"reason", "steps", "temperature_K", "last", "others"}
+    assert (values["reason"], values["steps"], values["temperature_K"]) == ("completed", 10, 300.0)
     described = [*values["others"], values["last"]]
     frames = FrameStore(run / "frames").read_many([item["id"] for item in described])
     assert [frame.hash for frame in frames] == [item["hash"] for item in described]

@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 
 from fff.base.errors import RunDirectoryError
 from fff.base.ids import settings_hash
-from fff.data.labels import LabelStore
+from fff.data.labels import LabelStore, read_labels
 from fff.data.records import Label
 
 ORIGIN = {"source": "active", "method": "GFN2-xTB"}
@@ -284,3 +284,39 @@ def test_no_lock_file_is_written(path, store):
     store.add("label-0", label(), **ORIGIN)
 
     assert [p.name for p in path.parent.iterdir()] == ["labels.db"]
+
+
+def test_rows_are_read_for_a_report_while_a_campaign_writes_and_nothing_is_changed(path, store):
+    store.add("label-0", label(0), deviation=0.5, predicted_forces=np.ones((9, 3)), **ORIGIN)
+    store.add("label-1", label(1), round=2, **{**ORIGIN, "source": "audit"})
+    before = path.read_bytes()
+
+    rows, troubles = read_labels(path)
+
+    assert troubles == []
+    assert [row["label"].hash for row in rows] == [row["label"].hash for row in store.rows()]
+    assert [row["request"] for row in rows] == ["label-0", "label-1"]
+    assert (rows[0]["deviation"], rows[0]["predicted_forces"].sum(), rows[1]["round"]) == (0.5, 27.0, 2)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["labels.db"]
+    store.add("label-2", label(2), **ORIGIN)
+
+
+def test_a_damaged_row_costs_a_report_only_itself(path, store):
+    for i in range(3):
+        store.add(f"label-{i}", label(i), **ORIGIN)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE systems SET positions = x'00' WHERE id = 2")
+    connection.close()
+
+    rows, troubles = read_labels(path)
+
+    assert [row["request"] for row in rows] == ["label-0", "label-2"]
+    assert len(troubles) == 1
+    assert troubles[0].startswith("Row 2 of labels.db is damaged: ")
+
+
+def test_what_is_no_database_of_labels_is_an_error_for_a_report_too(path):
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(RunDirectoryError, match=r"labels\.db cannot be used"):
+        read_labels(path)
