@@ -4,6 +4,7 @@
 # make fault-test   break a campaign in all other ways: half an hour
 # make mutation-test   configs and run directories that something happened to, all of them resumed
 # make lint   style, types and layers
+# make docs   write docs/configuration.md from the code
 # make help   this list
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-fast kill-test fault-test mutation-test lint format clean
+.PHONY: help install demo test test-fast kill-test fault-test mutation-test lint format docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -59,6 +60,9 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/fff schema --format markdown -o docs/configuration.md
 
 # Takes away what can be made again; runs/ stays.
 clean:

@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from fff import __version__
+from fff.cli.init import init
+from fff.cli.label import label
 from fff.cli.run import resume, run
+from fff.cli.schema import schema
 from fff.cli.stop import stop
 
 __all__ = ["app", "main", "main_run", "run_app"]
@@ -45,9 +48,12 @@ def _options(
     pass
 
 
+app.command("init")(init)
+app.command("schema")(schema)
 app.command("run")(run)
 app.command("resume")(resume)
 app.command("stop")(stop)
+app.command("label")(label)
 run_app.command()(run)
 
 

@@ -38,7 +38,7 @@ Override = Annotated[
 
 
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; presets are in configs/.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `fff init` writes one.")],
     max_labels: Annotated[
         str | None, typer.Option(help="Labels made at most (stop.max_labels).", metavar="N")
     ] = None,

@@ -15,39 +15,54 @@ from fff.config.sampling import AuditSection, SamplingSection, TestSection
 from fff.config.section import PATH, PathText, Section
 from fff.config.site import LaptopSite, SiteSection
 
-__all__ = ["ActiveLearningConfig"]
+__all__ = ["DEFAULT_KINDS", "ActiveLearningConfig"]
 
-_DEFAULT_KINDS = {"site": "laptop"}
+DEFAULT_KINDS = {"site": "laptop"}
+"""Kinds that sections have which name none."""
+
 _LONGEST_NAME_BYTES = 255
 
 
 class ActiveLearningConfig(Section):
     """A campaign: structures in, a trained committee and its labels out."""
 
-    schema_version: Literal[1] = Field(1, description="Version of this layout.")
-    kind: Literal["active-learning"] = Field("active-learning", description="Kind of campaign.")
+    schema_version: Literal[1] = Field(1, description="Version of the layout of this file.")
+    kind: Literal["active-learning"] = Field(
+        "active-learning", description="What the campaign does; there is one kind so far."
+    )
     name: str = Field(
         "campaign",
         max_length=100,
         pattern=r"^[^/\\.\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*$",
         description="Name of the campaign, and of its folder in runs/; the config file's name when left out.",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Everything random follows from it.")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description=(
+            "Number that everything random follows from; another one packs, displaces, trains and "
+            "chooses otherwise."
+        ),
+    )
     structures: list[PathText] = Field(
         default=[],
         json_schema_extra=PATH,
         description=(
-            "Where trajectories start: files that ASE reads (all frames, or `file@0:10`), folders, "
-            "molecule:NAME, s22:NAME, cluster:FORMULA:N, bulk:ELEMENT."
+            "Where trajectories start: files that ASE reads (all frames, or some, as file.xyz@0:10), folders "
+            "of such, or names: molecule:CH3CH2OH, s22:Water_dimer, cluster:H2O:3..6, bulk:Cu:2x2x2."
         ),
     )
     labels: list[PathText] = Field(
         default=[],
         json_schema_extra=PATH,
-        description="Files or ASE databases of structures with energies and forces to train on.",
+        description=(
+            "Files or ASE databases of structures with energies and forces, by the same reference "
+            "method, to train on from the first."
+        ),
     )
     run_dir: PathText | None = Field(
-        None, json_schema_extra=PATH, description="Where everything is written; null: runs/<name>."
+        None, json_schema_extra=PATH, description="Where everything is written; null: runs/NAME."
     )
     model: ModelSection = Field(default_factory=ModelSection, description="The force field.")
     reference: ReferenceSection = Field(description="What makes labels.")
@@ -83,7 +98,7 @@ class ActiveLearningConfig(Section):
             return data
         sections = {key for key in cls.model_fields if key in data and _is_section(key)}
         filled = {key: ({} if data[key] is None else data[key]) for key in sections}
-        for key, kind in _DEFAULT_KINDS.items():
+        for key, kind in DEFAULT_KINDS.items():
             if isinstance(filled.get(key), dict):
                 filled[key] = {"kind": kind, **filled[key]}
         return {**data, **filled}

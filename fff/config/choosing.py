@@ -16,15 +16,24 @@ class SelectionSection(Section):
     """Which sampled frames are worth a label."""
 
     rule: Literal["diverse", "variance-pruning", "threshold", "random"] = Field(
-        "diverse", description="How frames are chosen from the scored ones."
+        "diverse",
+        description=(
+            "How frames are chosen: high deviation and unlike each other (diverse), high deviation "
+            "less similar ones (variance-pruning), deviation above a threshold (threshold), or any "
+            "(random)."
+        ),
     )
     deviation: Literal["max-force", "mean-force", "energy"] = Field(
-        "max-force", description="Which disagreement of the members counts."
+        "max-force",
+        description=(
+            "Which disagreement of the members counts: on the worst atom's force, on all atoms' "
+            "forces, or on the energy."
+        ),
     )
     batch_size: PositiveInt | None = Field(
         None, description="Frames chosen at once; null: as many as `training.retrain_every`."
     )
-    chunk_size: PositiveInt = Field(20, description="Frames scored by one task.")
+    chunk_size: PositiveInt = Field(20, description="Frames that one task scores.")
     pool_size: PositiveInt = Field(
         1000, description="Frames kept waiting for a score or a choice; the oldest leave."
     )
@@ -34,7 +43,12 @@ class SelectionSection(Section):
         description="Force deviation below which a frame is not worth a label (rule threshold only).",
     )
     prune_fraction: float = Field(
-        0.05, gt=0, lt=1, description="Part of the frames removed as too similar per step (variance-pruning)."
+        0.05,
+        gt=0,
+        lt=1,
+        description=(
+            "Part of the frames removed as too similar to each chosen one (rule variance-pruning only)."
+        ),
     )
     time_limit_s: Positive = Field(
         3600.0, description="Time after which a worker that scores, chooses or evaluates is killed."
@@ -65,10 +79,18 @@ class CalculationSection(Section):
     """How reference calculations are handed out."""
 
     max_ahead: PositiveInt | None = Field(
-        None, description="Labels that one committee may cause; null: twice `training.retrain_every`."
+        None,
+        description=(
+            "Labels that may be asked for before a newer committee is there; null: twice "
+            "`training.retrain_every`."
+        ),
     )
     max_consecutive_failures: PositiveInt = Field(
-        10, description="Failures of the set-up in a row after which the campaign stops."
+        10,
+        description=(
+            "Calculations in a row that fail by the set-up's fault, not the structure's, after which "
+            "the campaign stops."
+        ),
     )
     max_attempts: PositiveInt = Field(
         3, description="Tries of a task that was lost, or of a calculation that ran out of time."
@@ -78,14 +100,27 @@ class CalculationSection(Section):
 class QueueSection(Section):
     """When workers move between sampling and calculation."""
 
-    length: int = Field(2, ge=0, description="Audits that should wait.")
-    tolerance: int = Field(1, ge=0, description="How far from it before a worker moves.")
+    length: int = Field(
+        2, ge=0, description="Audits that should be waiting for a calculation; the balance of the two loops."
+    )
+    tolerance: int = Field(
+        1,
+        ge=0,
+        description=(
+            "How many more, or fewer, may wait before a worker moves from sampling to calculation, or back."
+        ),
+    )
 
 
 class StopSection(Section):
     """When the campaign ends."""
 
-    max_labels: int = Field(128, ge=1, le=1_000_000, description="Labels made by this campaign at most.")
+    max_labels: int = Field(
+        128,
+        ge=1,
+        le=1_000_000,
+        description="Labels after which the campaign ends; those of the test set do not count.",
+    )
     grace_s: float = Field(
         10.0, ge=0, description="Time that running tasks have to end, or to save, when a campaign is stopped."
     )

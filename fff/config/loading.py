@@ -194,12 +194,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise _bad_yaml(path, error) from None
     if values is None:
         msg = f"The config {path} is empty."
-        hint = "It needs at least `structures` (or `labels`) and `reference`; see configs/minimal.yaml."
+        hint = "It needs at least `structures` (or `labels`) and `reference`: `fff init minimal` writes one."
         raise ConfigError(msg, hint=hint, key="", value=None)
     _check_tree(values)
     if not isinstance(values, dict):
         msg = f"The config {path} holds {show(values)}; it must consist of keys with values."
-        raise ConfigError(msg, hint="See configs/minimal.yaml.", key="", value=values)
+        raise ConfigError(msg, hint="Write one with `fff init minimal`.", key="", value=values)
     return values
 
 
@@ -219,7 +219,7 @@ def _no_file(path: Path) -> InputFileError:
     if path.parent.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
     found = nearest(path.name, siblings)
-    hint = f"Did you mean {path.parent / found}?" if found else "Check the path; presets are in configs/."
+    hint = f"Did you mean {path.parent / found}?" if found else "Check the path; `fff init` lists presets."
     return InputFileError(f"There is no config file {path}.", hint=hint, path=str(path))
 
 

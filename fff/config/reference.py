@@ -12,8 +12,11 @@ from fff.config.section import Positive, PositiveInt, Section
 
 __all__ = ["AseReference", "PyscfReference", "ReferenceSection", "XtbCliReference", "XtbReference"]
 
-_TIME_LIMIT = "Time after which a calculation is killed."
-_KEEP_FILES = "Keep the files of external codes also where a calculation ended well."
+_TIME_LIMIT = "Time after which a calculation is killed and tried again."
+_KEEP_FILES = (
+    "Keep the files of external codes in RUN_DIR/tasks also where a calculation ended well; those of "
+    "one that failed always stay."
+)
 _CHARGE = "Total charge of every structure, in elementary charges."
 _MULTIPLICITY = "Spin multiplicity of every structure: 1 + number of unpaired electrons."
 
@@ -32,14 +35,20 @@ class XtbReference(Section):
     """Tight binding with tblite: fractions of a second per structure, elements up to radon."""
 
     kind: Literal["xtb"] = Field(description="GFN-xTB, by tblite.")
-    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", description="Parametrisation.")
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field(
+        "GFN2-xTB", description="Parametrisation, that is the tight-binding method or force field."
+    )
     charge: int = Field(0, description=_CHARGE)
     multiplicity: PositiveInt = Field(1, description=_MULTIPLICITY)
     accuracy: float = Field(
         1.0, ge=1e-4, le=1000, description="Numerical accuracy as xtb counts it: smaller is tighter."
     )
-    max_iterations: PositiveInt = Field(250, description="Self-consistency cycles at most.")
-    electronic_temperature_K: Positive = Field(300.0, description="Temperature of the electrons.")
+    max_iterations: PositiveInt = Field(
+        250, description="Self-consistency cycles after which a calculation counts as not converged."
+    )
+    electronic_temperature_K: Positive = Field(
+        300.0, description="Temperature of the electrons, which smears their occupation."
+    )
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
 
 
@@ -48,9 +57,9 @@ class XtbCliReference(XtbReference):
 
     kind: Literal["xtb-cli"] = Field(description="GFN-xTB or GFN-FF, by the program xtb.")  # type: ignore[assignment] # each kind has its own
     method: Literal["GFN2-xTB", "GFN1-xTB", "GFN-FF"] = Field(  # type: ignore[assignment] # one more
-        "GFN2-xTB", description="Parametrisation."
+        "GFN2-xTB", description="Parametrisation, that is the tight-binding method or force field."
     )
-    solvent: Solvent | None = Field(None, description="Implicit solvent (ALPB), or null.")
+    solvent: Solvent | None = Field(None, description="Implicit solvent (ALPB); null: none.")
     command: CommandWords = Field(
         ["xtb"], description="The executable, with arguments in front of fff's own if need be."
     )
@@ -61,21 +70,38 @@ class PyscfReference(Section):
     """Density functional theory or Hartree-Fock with PySCF, isolated structures only."""
 
     kind: Literal["pyscf"] = Field(description="Density functional theory, by PySCF.")
-    functional: str = Field("PBE", min_length=1, description="Functional as PySCF names it, or HF.")
+    functional: str = Field(
+        "PBE",
+        min_length=1,
+        description="Functional as PySCF names it, as PBE or B3LYP; or HF for Hartree-Fock.",
+    )
     # A name: PySCF would evaluate text and files that it takes for basis sets.
     basis: str = Field(
-        "def2-SVP", min_length=1, pattern=r"^[\w+*(),.@ -]+$", description="Basis set as PySCF names it."
+        "def2-SVP",
+        min_length=1,
+        pattern=r"^[\w+*(),.@ -]+$",
+        description="Basis set as PySCF names it, as def2-SVP or cc-pVDZ.",
     )
     charge: int = Field(0, description=_CHARGE)
     multiplicity: PositiveInt = Field(1, description=_MULTIPLICITY)
-    density_fitting: bool = Field(True, description="Approximate Coulomb integrals with an auxiliary basis.")
-    dispersion: Literal["d3bj", "d4"] | None = Field(None, description="Dispersion correction, or null.")
-    grid_level: int = Field(3, ge=0, le=9, description="Fineness of the integration grid.")
-    max_cycles: PositiveInt = Field(100, description="Self-consistency cycles at most.")
+    density_fitting: bool = Field(
+        True,
+        description=(
+            "Approximate Coulomb integrals with an auxiliary basis: faster, and forces change by about "
+            "1 meV/Å."
+        ),
+    )
+    dispersion: Literal["d3bj", "d4"] | None = Field(None, description="Dispersion correction; null: none.")
+    grid_level: int = Field(
+        3, ge=0, le=9, description="Fineness of the functional's integration grid: higher is finer."
+    )
+    max_cycles: PositiveInt = Field(
+        100, description="Self-consistency cycles after which a calculation counts as not converged."
+    )
     convergence_eV: Positive = Field(
         1e-6, description="Change of energy at which a calculation has converged."
     )
-    max_memory_MB: Positive = Field(4000.0, description="Memory that PySCF may take.")
+    max_memory_MB: Positive = Field(4000.0, description="Memory that PySCF may take, for each worker.")
     time_limit_s: Positive = Field(3600.0, description=_TIME_LIMIT)
 
 
@@ -83,9 +109,11 @@ class AseReference(Section):
     """Any calculator that ASE knows by name."""
 
     kind: Literal["ase"] = Field(description="A calculator of ASE.")
-    calculator: str = Field(min_length=1, description="Registered name of the calculator, as emt or lj.")
+    calculator: str = Field(
+        min_length=1, description="Name of the calculator as ASE knows it, as emt, lj, nwchem or espresso."
+    )
     parameters: dict[str, Any] = Field(
-        default_factory=dict,
+        default={},
         description="Keyword arguments of the calculator, in its own names and units; paths are absolute.",
     )
     keep_files: bool = Field(False, description=_KEEP_FILES)

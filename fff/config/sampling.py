@@ -20,36 +20,61 @@ class SamplingSection(Section):
         8, ge=1, le=100_000, description="Trajectories altogether; at least one for each start structure."
     )
     n_steps: PositiveInt = Field(
-        200, description="Steps of a run before its last frame is audited, at first."
+        200,
+        description=(
+            "Length of a run at first, in time steps; its last frame is audited, and the length then adapts."
+        ),
     )
-    min_steps: PositiveInt = Field(20, description="Steps of a run at least, as its length adapts.")
-    max_steps: PositiveInt = Field(5000, description="Steps of a run at most, as its length adapts.")
+    min_steps: PositiveInt = Field(
+        20, description="Least length of a run, in time steps, after audits that failed."
+    )
+    max_steps: PositiveInt = Field(
+        5000, description="Greatest length of a run, in time steps, after audits that passed."
+    )
     thermostat: Literal["langevin", "nve", "npt"] = Field(
-        "langevin", description="Dynamics: Langevin, constant energy, or constant pressure (periodic only)."
+        "langevin",
+        description=(
+            "Dynamics at constant temperature (langevin), constant energy (nve), or constant pressure "
+            "and temperature (npt, periodic structures only)."
+        ),
     )
     temperature_K: NumberList = Field(
         default=[300.0], description="Target temperature, or several from which each run draws one."
     )
-    timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step.")
-    friction_per_fs: float = Field(0.01, gt=0, le=10, description="Friction of the Langevin thermostat.")
-    pressure_GPa: float = Field(0.0, description="Target pressure (thermostat npt).")
+    timestep_fs: float = Field(
+        0.5, gt=0, le=10, description="Time step; a tenth of the fastest vibration's period at most."
+    )
+    friction_per_fs: float = Field(
+        0.01, gt=0, le=10, description="Friction of the thermostat: how fast it takes heat in and out."
+    )
+    pressure_GPa: float = Field(0.0, description="Target pressure, with thermostat npt only.")
     check_every: PositiveInt = Field(
-        10, description="Steps between two looks at the committee's deviation and the physical guards."
+        10, description="Time steps between two looks at the committee's deviation and at the guards below."
     )
     stop_deviation_eV_per_A: Positive = Field(
-        2.0, description="Largest force deviation of the committee above which a run ends."
+        2.0, description="A run ends where the committee's force deviation on an atom is above this."
     )
     max_temperature_factor: float = Field(
         10.0,
         gt=1,
         description="A run ends above this multiple of the target temperature plus its natural fluctuation.",
     )
-    max_force_eV_per_A: Positive = Field(30.0, description="Force on an atom above which a run ends.")
+    max_force_eV_per_A: Positive = Field(
+        30.0, description="A run ends where the force on an atom is above this."
+    )
     min_distance_factor: Fraction = Field(
         0.6, description="A run ends when two atoms come closer than this part of the sum of covalent radii."
     )
     n_frames: int = Field(10, ge=0, description="Frames a run returns for scoring, besides its last.")
-    skin_A: float = Field(0.5, ge=0, le=3, description="Margin within which a neighbour list is kept.")
+    skin_A: float = Field(
+        0.5,
+        ge=0,
+        le=3,
+        description=(
+            "Distance beyond the cutoff that neighbour lists cover, so that they last for several "
+            "steps; speed only."
+        ),
+    )
     time_limit_s: Positive = Field(
         3600.0, description="Time after which a run ends in order, with the frames it has."
     )
@@ -77,13 +102,16 @@ class AuditSection(Section):
     """The check of a trajectory's last frame by the reference."""
 
     energy_tolerance_eV_per_atom: Positive = Field(
-        0.01, description="Energy error below which a trajectory goes on."
+        0.01,
+        description=(
+            "Error of the model's energy up to which an audit is passed and the trajectory goes on."
+        ),
     )
     force_tolerance_eV_per_A: Positive = Field(
-        0.5, description="Root mean square force error below which a trajectory goes on."
+        0.5, description="Root mean square error of the model's forces up to which an audit is passed."
     )
     fraction: Fraction = Field(
-        0.5, description="Chance that the next calculation is an audit while selected frames wait too."
+        0.5, description="Chance that the next calculation is an audit where selected frames wait too."
     )
     on_failure: Literal["restart", "last-valid"] = Field(
         "restart",
@@ -99,10 +127,13 @@ class TestSection(Section):
     labels: PathText | None = Field(
         None,
         json_schema_extra=PATH,
-        description="File of structures with energies and forces; null: dynamics driven by the reference.",
+        description=(
+            "File of structures with energies and forces to test on; null: they are made by dynamics "
+            "that the reference drives."
+        ),
     )
     temperatures_K: NumberList = Field(
-        default=[300.0], description="Temperatures of the reference's own dynamics."
+        default=[300.0], description="Temperatures of the dynamics that make the test set."
     )
     n_frames: int | None = Field(
         50,
@@ -110,14 +141,14 @@ class TestSection(Section):
         le=1_000_000,
         description="Structures of the test set, evenly spaced; 0: no test set; null: all of `test.labels`.",
     )
-    interval_steps: PositiveInt = Field(20, description="Steps between two frames of the dynamics.")
-    timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step of the dynamics.")
-    equilibration_steps: int = Field(100, ge=0, description="Steps before the first frame.")
+    interval_steps: PositiveInt = Field(20, description="Time steps between two frames of these dynamics.")
+    timestep_fs: float = Field(0.5, gt=0, le=10, description="Time step of these dynamics.")
+    equilibration_steps: int = Field(100, ge=0, description="Time steps before the first frame.")
     random_baseline: bool = Field(
         False,
         description=(
-            "At the end also train a committee on random frames of reference dynamics, as many as there are "
-            "labels, imported ones counted too."
+            "At the end also train a committee on frames of such dynamics, not chosen but as many as there "
+            "are labels, imported ones counted too."
         ),
     )
 

@@ -93,10 +93,7 @@ def _texts(value: Any) -> Any:
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NumberList = Annotated[
-    list[Positive],
-    BeforeValidator(as_list, json_schema_input_type=float | list[float]),
-    Field(min_length=1, max_length=100),
-]
+_Numbers = Annotated[list[Positive], Field(min_length=1, max_length=100)]
+NumberList = Annotated[_Numbers, BeforeValidator(as_list, json_schema_input_type=Positive | _Numbers)]
 PathText = Annotated[str, Field(min_length=1)]
-TextList = Annotated[list[str], BeforeValidator(_texts)]
+TextList = Annotated[list[str], BeforeValidator(_texts, json_schema_input_type=list[str | int])]

@@ -15,20 +15,29 @@ __all__ = ["LaptopSite", "SiteSection", "WorkstationSite"]
 class LaptopSite(Section):
     """One machine without accelerators; all kinds of task share its cores."""
 
-    kind: Literal["laptop"] = Field("laptop", description="One shared pool of workers on the cores found.")
-    n_workers: int | None = Field(None, ge=1, le=1000, description="Workers; null: one per core found.")
+    kind: Literal["laptop"] = Field(
+        "laptop", description="One pool of workers on the cores found, for all kinds of task."
+    )
+    n_workers: int | None = Field(
+        None, ge=1, le=1000, description="Workers, each doing one task at a time; null: one per core found."
+    )
 
 
 class WorkstationSite(Section):
     """One machine whose accelerators train and score while its cores sample and calculate."""
 
     kind: Literal["workstation"] = Field(
-        "workstation", description="Workers pinned to accelerators, the rest CPU."
+        "workstation", description="A pool of workers each with an accelerator, and one on the other cores."
     )
-    n_gpus: int = Field(0, ge=0, le=64, description="Accelerators, used in the order of their numbers.")
+    n_gpus: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Accelerators (CUDA devices) to use, from number 0 on; each gets one worker.",
+    )
     accelerators: TextList = Field(
-        default_factory=list,
-        description="Device ids where the first `n_gpus` are not the right ones; each gets one worker.",
+        default=[],
+        description="Numbers of the accelerators to use, where the first `n_gpus` are not the right ones.",
     )
     n_gpu_workers: int = Field(
         1,

@@ -312,7 +312,7 @@ WRONG = {
     ),
     "missing config": (None, [], ["some.yaml", "no config file"]),
     "bad YAML": ("structures: [\n", [], ["some.yaml, line", "no YAML"]),
-    "empty config": ("", [], ["some.yaml is empty", "minimal.yaml"]),
+    "empty config": ("", [], ["some.yaml is empty", "fff init minimal"]),
     "key given twice": (LEAST + "seed: 1\nseed: 2\n", [], ["line 4", "`seed`", "twice"]),
     "unknown site": (LEAST, ["--site", "slurm"], ["`site.kind`", "slurm", "laptop, workstation"]),
     "unknown reference": (LEAST, ["--reference", "orca"], ["`reference.kind`", "orca", "xtb, pyscf, ase"]),
