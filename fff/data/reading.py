@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ase.db.row import AtomsRow
 
-__all__ = ["FORMATS", "bare", "load_labels", "read_frames", "split_index"]
+__all__ = ["FORMATS", "bare", "load_labels", "read_frames", "read_labels", "split_index"]
 
 # fmt: off
 FORMATS = frozenset({
@@ -224,12 +224,24 @@ def load_labels(sources: Sequence[str]) -> list[Label]:
         InputFileError: If a file is missing or unreadable.
         StructureError: If a structure has no energy or forces, or numbers that are not finite.
     """
-    labels = []
-    for source in sources:
-        stem = split_index(source)[0].stem
-        for i, atoms in enumerate(read_frames(source)):
-            labels.append(_label(atoms, f"Structure {i} of {source}", _segment(atoms, stem, i)))
-    return labels
+    return [label for source in sources for label, _ in read_labels(source)]
+
+
+def read_labels(source: str) -> list[tuple[Label, dict[str, Any]]]:
+    """Return the labels of one file as `load_labels` does, each with what the file says besides.
+
+    Args:
+        source: Path, with an ASE index behind `@` where not all frames are meant.
+
+    Raises:
+        InputFileError: If the file is missing or unreadable.
+        StructureError: If a structure has no energy or forces, or numbers that are not finite.
+    """
+    stem = split_index(source)[0].stem
+    return [
+        (_label(atoms, f"Structure {i} of {source}", _segment(atoms, stem, i)), dict(atoms.info))
+        for i, atoms in enumerate(read_frames(source))
+    ]
 
 
 def _segment(atoms: Atoms, stem: str, index: int) -> str:
