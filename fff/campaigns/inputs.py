@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +57,12 @@ class Inputs:
     start_members: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
+    @property
+    def every_structure(self) -> list[Atoms]:
+        """Start structures and those of all labels."""
+        labels = [*self.labels, *self.test_labels]
+        return [*self.structures, *(label.atoms for label in labels)]
+
 
 def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
     """Return what the config names, after checking all of it; nothing is written.
@@ -70,7 +76,25 @@ def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
         ReferenceSetupError: If the reference method cannot run here.
         RunDirectoryError: If the run directory cannot be used.
     """
-    _check_run_dir(loaded.run_dir)
+    check_run_dir(loaded.run_dir)
+    inputs = read_inputs(loaded, relax=relax)
+    section = inputs.loaded.config.reference.model_dump(mode="json")
+    return replace(inputs, method=probe_reference(section, inputs.every_structure))
+
+
+def read_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
+    """Return what the config names, after checking files, structures and labels; nothing is written.
+
+    Args:
+        loaded: The config.
+        relax: Whether packed clusters are relaxed, which takes seconds.
+
+    Returns:
+        All but the name of the method, which only the method itself knows.
+
+    Raises:
+        ConfigError: If a file, structure or label cannot be used, with the key that names it.
+    """
     model = read_start_model(loaded.config.model.start) if loaded.config.model.start else None
     if model is not None:
         loaded = take_architecture(loaded, model)
@@ -92,15 +116,13 @@ def load_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
             with _naming(key):
                 check_structures(group, config.reference, thermostat=config.sampling.thermostat)
     _check_elements(config, groups, model)
-    every = [atoms for group in groups.values() for atoms in group]
-    method = probe_reference(config.reference.model_dump(mode="json"), every)
     named = [*config.structures, *config.labels, *([config.test.labels] if config.test.labels else [])]
     return Inputs(
         loaded,
         structures,
         labels,
         test_labels,
-        method,
+        "",
         start_members=model.members if model else [],
         files=source_files(named),
     )
@@ -183,7 +205,12 @@ def _check_elements(
             raise ConfigError(msg, hint=hint, key=source, value=value)
 
 
-def _check_run_dir(path: Path) -> None:
+def check_run_dir(path: Path) -> None:
+    """Check that a campaign can be begun, or may lie, in a folder; nothing is written.
+
+    Raises:
+        RunDirectoryError: If it is a file, holds what is no campaign, or cannot be made.
+    """
     if path.exists() and not path.is_dir():
         msg = f"The run directory {path} is a file."
         raise RunDirectoryError(msg, hint="Choose another with --run-dir.", path=str(path))

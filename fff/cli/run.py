@@ -11,6 +11,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from fff.cli.border import Border
+from fff.cli.flags import (
+    CommitteeSize,
+    ConfigFile,
+    MaxLabels,
+    Override,
+    Reference,
+    RetrainEvery,
+    RunDir,
+    Seed,
+    SiteKind,
+    changes,
+)
 
 if TYPE_CHECKING:
     from fff.config import LoadedConfig
@@ -31,36 +43,17 @@ Walltime = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show every value and its source, do nothing.")
 ]
-Override = Annotated[
-    list[str] | None,
-    typer.Option("-o", help="Any other key, as in -o sampling.n_steps=400; repeatable.", metavar="KEY=VALUE"),
-]
 
 
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `fff init` writes one.")],
-    max_labels: Annotated[
-        str | None, typer.Option(help="Labels made at most (stop.max_labels).", metavar="N")
-    ] = None,
-    committee_size: Annotated[
-        str | None, typer.Option(help="Members of the committee (committee.size).", metavar="N")
-    ] = None,
-    retrain_every: Annotated[
-        str | None, typer.Option(help="New labels per training round (training.retrain_every).", metavar="N")
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Reference method: xtb, xtb-cli, pyscf, ase (reference.kind).", metavar="KIND"),
-    ] = None,
-    site: Annotated[
-        str | None, typer.Option(help="Machine: laptop, workstation (site.kind).", metavar="KIND")
-    ] = None,
-    seed: Annotated[
-        str | None, typer.Option(help="Everything random follows from it (seed).", metavar="N")
-    ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is written; runs/<name> by default.", metavar="DIR")
-    ] = None,
+    config: ConfigFile,
+    max_labels: MaxLabels = None,
+    committee_size: CommitteeSize = None,
+    retrain_every: RetrainEvery = None,
+    reference: Reference = None,
+    site: SiteKind = None,
+    seed: Seed = None,
+    run_dir: RunDir = None,
     walltime: Walltime = None,
     accept_changes: Accept = False,
     dry_run: DryRun = False,
@@ -69,19 +62,18 @@ def run(
     """Run an active-learning campaign: structures in, a trained force field out. Run again, it goes on."""
     began = time.monotonic()
     given = {
-        "stop.max_labels": ("--max-labels", _number(max_labels)),
-        "committee.size": ("--committee-size", _number(committee_size)),
-        "training.retrain_every": ("--retrain-every", _number(retrain_every)),
-        "reference.kind": ("--reference", reference),
-        "site.kind": ("--site", site),
-        "seed": ("--seed", _number(seed)),
-        "run_dir": ("--run-dir", str(run_dir) if run_dir else None),
+        "max_labels": max_labels,
+        "committee_size": committee_size,
+        "retrain_every": retrain_every,
+        "reference": reference,
+        "site": site,
+        "seed": seed,
+        "run_dir": run_dir,
     }
-    flags = {key: (flag, value) for key, (flag, value) in given.items() if value is not None}
     with Border() as border:
         from fff.config import load_config
 
-        loaded = load_config(config, override or [], flags=flags)
+        loaded = load_config(config, override or [], flags=changes(given))
         outcome = carry_out(
             loaded, border, accept_changes=accept_changes, dry_run=dry_run, walltime_end=_end(began, walltime)
         )
@@ -109,16 +101,6 @@ def resume(
             loaded, border, accept_changes=accept_changes, dry_run=dry_run, walltime_end=_end(began, walltime)
         )
     finish(*outcome)
-
-
-def _number(text: str | None) -> int | float | str | None:
-    """Return a number where it is one; the config then says which key, value and bound do not fit."""
-    for kind in (int, float):
-        try:
-            return None if text is None else kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _end(began: float, walltime: str | None) -> float | None:
