@@ -11,7 +11,9 @@ from fff.cli.init import init
 from fff.cli.label import label
 from fff.cli.run import resume, run
 from fff.cli.schema import schema
+from fff.cli.status import status
 from fff.cli.stop import stop
+from fff.cli.train import train
 
 __all__ = ["app", "main", "main_run", "run_app"]
 
@@ -52,8 +54,10 @@ app.command("init")(init)
 app.command("schema")(schema)
 app.command("run")(run)
 app.command("resume")(resume)
+app.command("status")(status)
 app.command("stop")(stop)
 app.command("label")(label)
+app.command("train")(train)
 run_app.command()(run)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -23,6 +21,7 @@ from fff.cli.flags import (
     SiteKind,
     changes,
 )
+from fff.cli.live import LiveView, is_terminal, tell
 
 if TYPE_CHECKING:
     from fff.config import LoadedConfig
@@ -120,15 +119,6 @@ def finish(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def tell(line: str) -> None:
-    """Print a line, if there is still somebody to read it: a closed terminal or pipe ends no campaign."""
-    try:
-        typer.echo(line)
-    except OSError:
-        # What waits to be printed would be an error again at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def carry_out(
     loaded: LoadedConfig,
     border: Border,
@@ -147,7 +137,11 @@ def carry_out(
     with open_campaign(loaded, accept_changes=accept_changes, say=tell) as campaign:
         tell(f"{screen.first_screen(campaign)}\n")
         border.started = True
-        outcome = campaign.carry_out(say=tell, walltime_end=walltime_end)
+        if is_terminal():
+            with LiveView(campaign.run) as view:
+                outcome = campaign.carry_out(say=view.say, show=view.show, walltime_end=walltime_end)
+        else:
+            outcome = campaign.carry_out(say=tell, walltime_end=walltime_end)
     if outcome.table:
         tell(f"\n{outcome.table.strip()}\n")
     return outcome.message, outcome.exit_code

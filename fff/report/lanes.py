@@ -10,7 +10,27 @@ if TYPE_CHECKING:
 
     from fff.data.events import Event
 
-__all__ = ["Lanes", "Segment"]
+__all__ = ["IDLE", "LETTERS", "Lanes", "Segment", "letter"]
+
+LETTERS = {
+    "train": "T",
+    "train-baseline": "B",
+    "refit": "F",
+    "dynamics": "D",
+    "score": "S",
+    "choose": "C",
+    "calculate": "L",
+    "reference-dynamics": "R",
+    "evaluate": "E",
+}
+"""A letter for each kind of task, where a word has no room."""
+
+IDLE = "."
+
+
+def letter(kind: str) -> str:
+    """Return the letter of a kind of task; a question mark for one that is not known."""
+    return LETTERS.get(kind, "?")
 
 
 class Segment(NamedTuple):
@@ -63,6 +83,11 @@ class Lanes:
         """Return when a worker's last task ended (Unix time in seconds); 0 for one that is not known."""
         segments = self._segments.get(worker)
         return segments[-1].ended if segments else 0.0
+
+    def last_kind(self, worker: str) -> str:
+        """Return the kind of a worker's last task; empty for a worker that is not known."""
+        segments = self._segments.get(worker)
+        return segments[-1].kind if segments else ""
 
     def busy(self, worker: str, since: float, until: float) -> float:
         """Return the part of a stretch of time in which a worker had a task, from 0 to 1.

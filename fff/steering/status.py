@@ -7,13 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fff.base.files import write_json
+from fff.data.lines import describe_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["Pace", "StatusWriter", "describe"]
+__all__ = ["Pace", "StatusWriter"]
 
 WRITE_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
@@ -84,7 +85,7 @@ class StatusWriter:
             self._written = now
             if self._show is None and now - self._said >= SAY_EVERY_S:
                 self._said = now
-                self._say(describe(status))
+                self._say(describe_status(status))
         if self._show is not None:
             self._show()
 
@@ -115,36 +116,3 @@ def _eta_s(labels: Mapping[str, Any], per_label_s: float | None) -> float | None
     """Return the seconds until the last label; None too when it is made, and what follows takes its time."""
     left = labels["target"] - labels["done"]
     return None if per_label_s is None or left <= 0 else round(per_label_s * left, 1)
-
-
-def describe(status: Mapping[str, Any]) -> str:
-    """Return what `status.json` holds as one line for people."""
-    labels, waiting = status["labels"], status["waiting"]
-    minutes = status["usage"]["elapsed_s"] / 60
-    running = ", ".join(f"{count} {kind}" for kind, count in status["running"].items()) or "nothing"
-    eta_s = status.get("eta_s")
-    parts = [
-        f"{minutes:5.1f} min",
-        f"labels {labels['done']}/{labels['target']}"
-        + (f" ({labels['failed']} failed)" if labels["failed"] else "")
-        + ("" if eta_s is None else f", {_duration(eta_s)} to the last"),
-        f"round {'-' if status['round'] is None else status['round']}",
-        f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
-        f"audits passed: {status['audits']['passed']}/{status['audits']['made']}",
-        f"running: {running}",
-        "busy: " + ", ".join(f"{pool} {busy:.0%}" for pool, busy in status["workers"].items()),
-    ]
-    errors = [error for name, error in status["errors"].items() if name.startswith("round-")]
-    if errors:
-        interval = errors[-1].get("force_mae_interval_meV_per_A")
-        between = f" ({interval[0]:.0f} - {interval[1]:.0f})" if interval else ""
-        parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f}{between} meV/Å")
-    return " | ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    """Return about how long something takes: 50 s, 12 min, 3.4 h, 2.1 d."""
-    for limit, unit_s, digits, name in ((90, 1, 0, "s"), (5400, 60, 0, "min"), (172_800, 3600, 1, "h")):
-        if seconds < limit:
-            return f"{seconds / unit_s:.{digits}f} {name}"
-    return f"{seconds / 86_400:.1f} d"

@@ -16,8 +16,8 @@ from colmena.exceptions import TimeoutException
 from colmena.thinker import BaseThinker, agent
 
 from fff.base.errors import CampaignError
-from fff.data.event_lines import describe_event
 from fff.data.events import Event
+from fff.data.lines import describe_event
 from fff.steering.outbox import Outbox
 from fff.steering.records import Agent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-TELLS = "from fff.cli.run import tell; tell('one'); tell('two'); raise SystemExit(3)"
+TELLS = "from fff.cli.live import tell; tell('one'); tell('two'); raise SystemExit(3)"
 
 
 def test_a_reader_that_has_gone_ends_no_campaign():

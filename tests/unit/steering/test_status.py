@@ -1,4 +1,4 @@
-"""`status.json` and the line for people."""
+"""`status.json` and the pace of the labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from fff.data.run_directory import RunDirectory
 from fff.steering import status
-from fff.steering.status import Pace, StatusWriter, describe
+from fff.steering.status import Pace, StatusWriter
 
 
 def snapshot(**changes: Any) -> dict[str, Any]:
@@ -25,10 +25,6 @@ def snapshot(**changes: Any) -> dict[str, Any]:
         "usage": {"elapsed_s": 90.0, "busy_fraction": {"shared": 0.9}},
         **changes,
     }
-
-
-def status_with(**changes: Any) -> dict[str, Any]:
-    return {**snapshot(**changes), "workers": {"shared": 0.9}, "eta_s": changes.get("eta_s")}
 
 
 def labels(done: int, target: int = 120) -> dict[str, int]:
@@ -145,40 +141,3 @@ def test_who_shows_it_on_a_terminal_is_called_each_time_and_no_line_is_said(tmp_
         clock.now += 1.0
     assert lines == []
     assert len(shown) == 150
-
-
-def test_the_status_is_described_in_one_line():
-    assert describe(status_with(eta_s=600.0)) == (
-        "  1.5 min | labels 30/120, 10 min to the last | round 2 | waiting: 4 audits, 7 selected | "
-        "audits passed: 6/8 | running: 3 calculate, 1 train | busy: shared 90%"
-    )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (89.0, "89 s"), (600.0, "10 min"), (7200.0, "2.0 h"), (200_000.0, "2.3 d")],
-)
-def test_the_time_left_has_a_unit_that_fits(seconds, text):
-    assert f", {text} to the last |" in describe(status_with(eta_s=seconds))
-
-
-def test_the_line_shows_failures_the_newest_test_error_and_what_is_not_there_yet():
-    line = describe(
-        status_with(
-            round=None,
-            running={},
-            labels={"done": 1, "failed": 2, "in_flight": 0, "target": 9},
-            errors={
-                "round-000": {"force_mae_meV_per_A": 90.0},
-                "round-001": {
-                    "force_mae_meV_per_A": 41.4,
-                    "force_mae_interval_meV_per_A": [30.0, 52.6],
-                },
-                "baseline": {"force_mae_meV_per_A": 1.0},
-            },
-        )
-    )
-    assert "labels 1/9 (2 failed)" in line
-    assert "round -" in line
-    assert "running: nothing" in line
-    assert line.endswith("test force error 41 (30 - 53) meV/Å")

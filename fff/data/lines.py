@@ -1,4 +1,4 @@
-"""Events as lines for people."""
+"""Events, the status of a campaign, and durations as lines for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from fff.data.events import Event
 
-__all__ = ["describe_event", "describe_outcome"]
+__all__ = ["describe_event", "describe_outcome", "describe_status", "duration"]
 
 
 def describe_event(event: Event) -> str:
@@ -28,6 +28,51 @@ def describe_outcome(event: Event) -> str:
     if event.outcome == "failed":
         return f"failed ({values.get('failure_class')}): {values.get('message')}"
     return ", ".join(_DETAILS.get(event.kind, lambda _: [])(values)) or "done"
+
+
+def describe_status(status: Mapping[str, Any]) -> str:
+    """Return what `status.json` holds as one line for people."""
+    labels, waiting = status["labels"], status["waiting"]
+    minutes = status["usage"]["elapsed_s"] / 60
+    running = ", ".join(f"{count} {kind}" for kind, count in status["running"].items()) or "nothing"
+    eta_s = status.get("eta_s")
+    parts = [
+        f"{minutes:5.1f} min",
+        f"labels {labels['done']}/{labels['target']}"
+        + (f" ({labels['failed']} failed)" if labels["failed"] else "")
+        + ("" if eta_s is None else f", {duration(eta_s)} to the last"),
+        f"round {'-' if status['round'] is None else status['round']}",
+        f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
+        f"audits passed: {status['audits']['passed']}/{status['audits']['made']}",
+        f"running: {running}",
+        "busy: " + ", ".join(f"{pool} {busy:.0%}" for pool, busy in status["workers"].items()),
+    ]
+    errors = [error for name, error in status["errors"].items() if name.startswith("round-")]
+    if errors:
+        interval = errors[-1].get("force_mae_interval_meV_per_A")
+        between = f" ({interval[0]:.0f} - {interval[1]:.0f})" if interval else ""
+        parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f}{between} meV/Å")
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return about how long something takes.
+
+    Example:
+        >>> [duration(seconds) for seconds in (0.0123, 5.04, 50, 600, 12_240, 200_000)]
+        ['0.012 s', '5.0 s', '50 s', '10 min', '3.4 h', '2.3 d']
+    """
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    for limit, unit_s, digits, name in (
+        (9.95, 1, 1, "s"),
+        (90, 1, 0, "s"),
+        (5400, 60, 0, "min"),
+        (172_800, 3600, 1, "h"),
+    ):
+        if seconds < limit:
+            return f"{seconds / unit_s:.{digits}f} {name}"
+    return f"{seconds / 86_400:.1f} d"
 
 
 def _of_run(values: Mapping[str, Any]) -> list[str]:
