@@ -246,7 +246,8 @@ def _sampler(view: Mapping[str, Any], room: int) -> list[Text]:
     made, passed = audits.get("made", 0), audits.get("passed", 0)
     steps, timestep = sampler["next_run_steps"], sampler["timestep_fs"]
     n_running, n_waiting, n_idle = (counts.get(name, 0) for name in ("running", "waiting", "idle"))
-    share = f"{passed} of {made} passed" + (f" ({passed / made:.0%})" if made else "")
+    share = f"{passed} of {made} passed ({passed / made:.0%})" if made else "none yet"
+    row = f", {audits.get('most_in_a_row', 0)} in a row" if made else ""
     length = "not known" if steps is None else f"{steps:.0f} steps"
     if steps is not None and timestep:
         length += f", {steps * timestep:.0f} fs"
@@ -259,7 +260,7 @@ def _sampler(view: Mapping[str, Any], room: int) -> list[Text]:
                 f"{n_running} run, {n_waiting} wait, {n_idle} idle",
             ),
         ),
-        _row("audits", _fit(room, f"{share}, {audits.get('most_in_a_row', 0)} in a row", share)),
+        _row("audits", _fit(room, share + row, share)),
         _last_audit(sampler, room),
         _row("next run", length),
     ]

@@ -27,17 +27,20 @@ class Pace:
     """Tells how long the labels that are still to be made will take, by those that were made last.
 
     Labels come in bursts, with a training in between: the pace is taken over the labels of the last two
-    rounds, and up to now, so that it falls while no label comes. What came before the first committee,
-    initial structures and the start of the workers, says nothing about what follows.
+    rounds, and up to now, so that it falls while no label comes. It is not known before one round has ended
+    since the first committee, or the start of this sitting: a burst alone promises too much.
     """
 
     def __init__(self) -> None:
         self._made: deque[tuple[float, int]] = deque()
+        self._first_round: int | None = None
 
     def per_label_s(self, snapshot: Mapping[str, Any]) -> float | None:
         """Take in where the campaign is now, and return the seconds a label takes; None if not known yet."""
         if snapshot["round"] is None:
             return None
+        if self._first_round is None:
+            self._first_round = snapshot["round"]
         now, done = time.monotonic(), snapshot["labels"]["done"]
         if not self._made or self._made[-1][1] != done:
             self._made.append((now, done))
@@ -45,7 +48,8 @@ class Pace:
         while len(self._made) > 1 and done - self._made[1][1] >= window:
             self._made.popleft()
         since, first = self._made[0]
-        return (now - since) / (done - first) if done - first >= FEWEST_LABELS else None
+        is_known = snapshot["round"] > self._first_round and done - first >= FEWEST_LABELS
+        return (now - since) / (done - first) if is_known else None
 
 
 class StatusWriter:

@@ -63,7 +63,7 @@ def test_the_time_left_follows_the_labels_that_were_made_last(tmp_path, clock):
     run = RunDirectory(tmp_path)
     writer = StatusWriter(run, say=print)
     for done in range(30, 61):
-        writer.update(lambda done=done: snapshot(labels=labels(done)))
+        writer.update(lambda done=done: snapshot(round=done // 8, labels=labels(done)))
         clock.now += 10.0 if done < 40 else 4.0
     content = json.loads(run.status.read_text())
     # The last two rounds of eight labels each came every four seconds; the slow ones before are forgotten.
@@ -74,29 +74,38 @@ def test_the_time_left_follows_the_labels_that_were_made_last(tmp_path, clock):
 def test_the_time_left_grows_while_no_label_comes(clock):
     pace = Pace()
     for done in (30, 40):
-        pace.per_label_s(snapshot(labels=labels(done)))
+        pace.per_label_s(snapshot(round=done - 30, labels=labels(done)))
         clock.now += 10.0
-    assert pace.per_label_s(snapshot(labels=labels(40))) == 2.0
+    assert pace.per_label_s(snapshot(round=3, labels=labels(40))) == 2.0
     clock.now += 80.0
-    assert pace.per_label_s(snapshot(labels=labels(40))) == 10.0
+    assert pace.per_label_s(snapshot(round=3, labels=labels(40))) == 10.0
 
 
-def test_no_pace_is_told_from_the_first_labels_or_before_the_first_committee(clock):
+def test_no_pace_is_told_from_a_burst_of_labels_before_a_round_has_ended(clock):
     pace = Pace()
     for done in range(30):
         assert pace.per_label_s(snapshot(round=None, labels=labels(done))) is None
         clock.now += 1.0
-    assert pace.per_label_s(snapshot(labels=labels(30))) is None
+    assert pace.per_label_s(snapshot(round=0, labels=labels(30))) is None
     clock.now += 1.0
-    assert pace.per_label_s(snapshot(labels=labels(34))) is None
-    assert pace.per_label_s(snapshot(labels=labels(35))) == 0.2
+    assert pace.per_label_s(snapshot(round=0, labels=labels(50))) is None
+    clock.now += 9.0
+    assert pace.per_label_s(snapshot(round=1, labels=labels(50))) == 0.5
+
+
+def test_no_pace_is_told_from_very_few_labels(clock):
+    pace = Pace()
+    pace.per_label_s(snapshot(round=0, labels=labels(30)))
+    clock.now += 10.0
+    assert pace.per_label_s(snapshot(round=1, labels=labels(34))) is None
+    assert pace.per_label_s(snapshot(round=1, labels=labels(35))) == 2.0
 
 
 def test_no_time_is_told_once_the_last_label_is_made(tmp_path, clock):
     run = RunDirectory(tmp_path)
     writer = StatusWriter(run, say=print)
     for done in (100, 120):
-        writer.update(lambda done=done: snapshot(labels=labels(done)))
+        writer.update(lambda done=done: snapshot(round=done, labels=labels(done)))
         clock.now += 5.0
     content = json.loads(run.status.read_text())
     assert (content["label_s"], content["eta_s"]) == (0.25, None)
