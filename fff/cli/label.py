@@ -9,7 +9,8 @@ import typer
 
 from fff.cli.border import FAILED, STOPPED, Border
 from fff.cli.ending import again, conclude
-from fff.cli.options import AsJson, Config, Override, Quiet, Seed, number
+from fff.cli.flags import Override, Reference, Seed, changes
+from fff.cli.options import AsJson, Config, Quiet
 
 if TYPE_CHECKING:
     from fff.steps.labelling import Labelled
@@ -27,10 +28,7 @@ def label(
             help="Files that ASE reads (file@0:10 for some frames), folders, molecule:NAME, cluster:H2O:6 …",
         ),
     ],
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Reference method: xtb, xtb-cli, pyscf, ase (reference.kind).", metavar="KIND"),
-    ] = None,
+    reference: Reference = None,
     output: Annotated[
         Path, typer.Option(help="Database of labels; made, or added to.", metavar="FILE")
     ] = Path("labels.db"),
@@ -46,8 +44,7 @@ def label(
     """Label structures with energies and forces. Run again, it goes on; failed ones are tried again."""
     flags = {
         "structures": ("STRUCTURES", list(structures)),
-        "reference.kind": ("--reference", reference),
-        "seed": ("--seed", number(seed)),
+        **changes({"reference": reference, "seed": seed}),
     }
     with Border() as border:
         from fff.cli.progress import note, progress
@@ -66,7 +63,7 @@ def label(
                 tell=tell,
                 interruption=interruption,
             )
-    _end(labelled, output, as_json=as_json)
+        _end(labelled, output, as_json=as_json)
 
 
 def _end(labelled: Labelled, output: Path, *, as_json: bool) -> NoReturn:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "QUIET", "Column", "Drawing", "drawing", "write_drawing"]
+__all__ = ["COLOURS", "INK", "QUIET", "Column", "Drawing", "columns_to_csv", "drawing", "write_drawing"]
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey by their brightness.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
@@ -94,13 +94,18 @@ class Drawing:
 
     def csv(self) -> str:
         """Return the numbers: a row of names, a row of units, data."""
-        rows = zip(*(column.values for column in self.columns), strict=True)
-        lines = [
-            ",".join(_cell(column.name) for column in self.columns),
-            ",".join(_cell(column.unit) for column in self.columns),
-            *(",".join(_cell(value) for value in row) for row in rows),
-        ]
-        return "\n".join(lines) + "\n"
+        return columns_to_csv(self.columns)
+
+
+def columns_to_csv(columns: Sequence[Column]) -> str:
+    """Return columns of one length as a table: a row of names, a row of units, data."""
+    rows = zip(*(column.values for column in columns), strict=True)
+    lines = [
+        ",".join(_cell(column.name) for column in columns),
+        ",".join(_cell(column.unit) for column in columns),
+        *(",".join(_cell(value) for value in row) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fff.base.cores import THREAD_VARIABLES, cores_found
+from fff.base.cores import cores_found
 from fff.base.errors import FffError, ReferenceFailure, RunDirectoryError
 from fff.base.ids import settings_hash, structure_hash
 from fff.data.labels import LabelStore
@@ -19,6 +19,7 @@ from fff.data.sqlite import connect
 from fff.reference import ReferenceProcess, make_reference
 from fff.reference.probing import probe_reference
 from fff.steps.outputs import taken
+from fff.steps.sharing import shared_by
 from fff.steps.sources import structures_to_label
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def label_structures(
         workers = _Workers(section, work, todo, n_workers, config.calculation.max_attempts)
         interruption.wait_for = ": calculations that run may end"
         interruption.at_once = workers.kill
-        with _threads_per_process(max(1, cores_found() // n_workers)):
+        with shared_by(n_workers):
             _collect(workers, labelled, store, settings, (tell, interruption, lock))
     return labelled
 
@@ -275,18 +276,3 @@ class _Workers:
             except Exception as unexpected:  # noqa: BLE001 - one structure must not end the others' labels
                 return None, unexpected
         return None, error
-
-
-@contextlib.contextmanager
-def _threads_per_process(n: int) -> Iterator[None]:
-    """Have child processes take so many threads, unless the user has said how many."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    given = any(before.values())
-    try:
-        if not given:
-            os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(n)))
-        yield
-    finally:
-        if not given:
-            for name in THREAD_VARIABLES:
-                os.environ.pop(name, None)

@@ -30,7 +30,7 @@ def load_settings(
     Args:
         config: A campaign's config, whose sections count; None for the defaults.
         overrides: Texts such as `reference.functional=PBE0`.
-        flags: Dotted key to (name of the flag, value); those whose value is None were not given.
+        flags: Dotted key to (name of the flag, value); a value of None was not given.
         uses: Those of `structures` and `reference` that must be given, by the config or by a flag.
 
     Raises:

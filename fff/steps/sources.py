@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from fff.config import ActiveLearningConfig
     from fff.data.records import Label
 
-__all__ = ["Asked", "NamedLabels", "structures_to_label", "with_sources"]
+__all__ = ["LABELS", "Asked", "NamedLabels", "structures_to_label", "with_sources"]
+
+LABELS = "labels.db"
+"""The database of a run directory."""
 
 _SEGMENT_LENGTH = 10
-_LABELS = "labels.db"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _database(source: str) -> str:
     path, index = split_index(source)
     if not path.is_dir():
         return source
-    if not (path / _LABELS).is_file():
-        msg = f"The folder {path} holds no {_LABELS}."
+    if not (path / LABELS).is_file():
+        msg = f"The folder {path} holds no {LABELS}."
         raise InputFileError(msg, hint="Give a run directory, or a file of labels.", path=str(path))
-    return f"{path / _LABELS}@{index}" if index != ":" else str(path / _LABELS)
+    return f"{path / LABELS}@{index}" if index != ":" else str(path / LABELS)
