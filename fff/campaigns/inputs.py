@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fff.data.records import Label
     from fff.models.start import StartModel
 
-__all__ = ["Inputs", "load_inputs"]
+__all__ = ["Inputs", "check_run_dir", "load_inputs", "read_inputs"]
 
 _LEAST_LABELS = 2
 

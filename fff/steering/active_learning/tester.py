@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from fff.data.events import Event
     from fff.steering.active_learning.state import Committee, Purpose, State
 
-__all__ = ["Tester"]
+__all__ = ["Tester", "count_chunks"]
 
 FRAMES_PER_CHUNK = 10
 """Frames from one stretch of reference dynamics: short enough to run side by side."""
 
 MAX_ATTEMPTS = 2
+
+
+def count_chunks(n_frames: int, n_conditions: int) -> int:
+    """Return into how many stretches of reference dynamics frames are divided.
+
+    Args:
+        n_frames: Frames in all.
+        n_conditions: Start structures times temperatures.
+    """
+    return max(-(-n_frames // FRAMES_PER_CHUNK), min(n_frames, n_conditions))
 
 
 class Tester:
@@ -207,7 +217,7 @@ class Tester:
 
     def _plan(self, purpose: Purpose, n_frames: int) -> None:
         """Divide frames into stretches so that every start structure and temperature has its share."""
-        n_chunks = max(-(-n_frames // FRAMES_PER_CHUNK), min(n_frames, self._n_conditions()))
+        n_chunks = count_chunks(n_frames, self._n_conditions())
         first = self.state.n_chunks[purpose]
         for index in range(n_chunks):
             size = (index + 1) * n_frames // n_chunks - index * n_frames // n_chunks
