@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from fff import __version__
+from fff.cli.check import check
+from fff.cli.evaluate import evaluate
 from fff.cli.init import init
 from fff.cli.label import label
+from fff.cli.report import report
 from fff.cli.run import resume, run
 from fff.cli.schema import schema
 from fff.cli.status import status
@@ -51,13 +54,16 @@ def _options(
 
 
 app.command("init")(init)
+app.command("check")(check)
 app.command("schema")(schema)
 app.command("run")(run)
 app.command("resume")(resume)
 app.command("status")(status)
 app.command("stop")(stop)
+app.command("report")(report)
 app.command("label")(label)
 app.command("train")(train)
+app.command("evaluate")(evaluate)
 run_app.command()(run)
 
 

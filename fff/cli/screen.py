@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fff.data.run_directory import CONTENTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -21,16 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["beginning", "first_screen", "found", "notes", "values", "where_it_is"]
 
-_TREE = (
-    ("config.yaml", "every value of this run; `fff run` takes it"),
-    ("provenance.json", "versions, machine, seed, checksums of the inputs"),
-    ("status.json", "how far it is, replaced all the time"),
-    ("events.jsonl", "everything that happened, in order"),
-    ("run.log", "the same for people"),
-    ("labels.db", "all labels, an ASE database"),
-    ("models/", "the committees; models/committee.json names the present one"),
-    ("frames/", "sampled structures"),
-    ("inputs/", "copies of the files the config names"),
+# What the others hold is told of in the report.
+_SHOWN = frozenset(
+    {
+        "report.html",
+        "config.yaml",
+        "provenance.json",
+        "status.json",
+        "events.jsonl",
+        "run.log",
+        "labels.db",
+        "models/",
+        "frames/",
+        "inputs/",
+    }
 )
 _MOST_FORMULAS = 4
 _REPRESENTATIONS = {"painn": "PaiNN", "schnet": "SchNet"}
@@ -89,10 +95,11 @@ def beginning(inputs: Inputs) -> str:
     loaded = inputs.loaded
     config = loaded.config
     where = _short(loaded.run_dir)
-    width = max(len(name) for name, _ in _TREE) + 2
+    contents = [(name, comment) for name, comment in CONTENTS if name in _SHOWN]
+    width = max(len(name) for name, _ in contents) + 2
     tree = [f"  {where}/"]
-    for i, (name, comment) in enumerate(_TREE):
-        branch = "└──" if i == len(_TREE) - 1 else "├──"
+    for i, (name, comment) in enumerate(contents):
+        branch = "└──" if i == len(contents) - 1 else "├──"
         tree.append(f"  {branch} {name:<{width}}{comment}")
     return "\n".join(
         [

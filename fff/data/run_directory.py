@@ -15,9 +15,31 @@ from fff.data.frames import FrameStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OPENING_NAMES", "RunDirectory"]
+__all__ = ["CONTENTS", "OPENING_NAMES", "RunDirectory"]
+
+CONTENTS = (
+    ("report.html", "what came out: numbers, figures, the worst structures in 3-D"),
+    ("figures/", "the figures of the report, each beside its numbers (CSV)"),
+    ("config.yaml", "every value of this run; `fff run` takes it"),
+    ("provenance.json", "versions, machine, seed, checksums of the inputs"),
+    ("status.json", "how far it is, replaced all the time"),
+    ("summary.txt", "errors and where the time went, as text"),
+    ("summary.json", "the same for programs"),
+    ("events.jsonl", "everything that happened, in order"),
+    ("run.log", "the same for people"),
+    ("labels.db", "all labels, an ASE database"),
+    ("models/", "the committees; models/committee.json names the present one"),
+    ("frames/", "sampled structures"),
+    ("scores/", "what committees said about them, and about the test set"),
+    ("test/", "the test set, and the random frames of the comparison"),
+    ("inputs/", "copies of the files the config names"),
+    ("tasks/", "traces of failures, work directories of external codes"),
+    ("parsl/", "logs of the workers"),
+)
+"""What a run directory holds, and what for, for people."""
 
 _FILES = (
+    "report.html",
     "config.yaml",
     "provenance.json",
     "status.json",
@@ -31,7 +53,7 @@ _FILES = (
     "STOP",
     "tasks/stopping",
 )
-_FOLDERS = ("inputs", "models", "frames", "scores", "test", "tasks", "store", "parsl")
+_FOLDERS = ("figures", "inputs", "models", "frames", "scores", "test", "tasks", "store", "parsl")
 _OWN_FOLDERS = ("store", "parsl")
 _DATA_FOLDERS = ("models", "frames", "scores", "test")
 _DATA_FILES = (".json", ".npz", ".safetensors")
@@ -191,6 +213,11 @@ class RunDirectory:
     def tasks(self) -> Path:
         """Results on their way, and traces of failures."""
         return self.path / "tasks"
+
+    @property
+    def report(self) -> Path:
+        """The report for people, one file."""
+        return self.path / "report.html"
 
     @property
     def stop_file(self) -> Path:
