@@ -9,6 +9,7 @@ The tree::
     ├── ModelFileError (ValueError)          a stored model is missing, damaged or does not fit
     ├── RunDirectoryError (RuntimeError)     the run directory cannot be used as asked
     │   └── LogDamagedError                  events.jsonl is damaged in the middle
+    ├── PortError (OSError)                  the page cannot be served on that port
     ├── CampaignError (RuntimeError)         the campaign cannot go on
     ├── TrainingError (RuntimeError)         a training gave no usable model
     └── ReferenceFailure (RuntimeError)      a reference calculation gave no label
@@ -34,6 +35,7 @@ __all__ = [
     "ModelFileError",
     "NoSpaceError",
     "NotConvergedError",
+    "PortError",
     "ReferenceFailure",
     "ReferenceLostError",
     "ReferenceSetupError",
@@ -94,6 +96,14 @@ class RunDirectoryError(FffError, RuntimeError):
 
 class LogDamagedError(RunDirectoryError):
     """The event log is damaged in the middle. Context: `path`, `line`."""
+
+
+class PortError(FffError, OSError):
+    """The page of a campaign cannot be served on a port. Context: `port`."""
+
+    def __str__(self) -> str:
+        """The message alone; OSError would print its argument tuple."""
+        return self.message
 
 
 class CampaignError(FffError, RuntimeError):

@@ -17,6 +17,7 @@ from fff.cli.schema import schema
 from fff.cli.status import status
 from fff.cli.stop import stop
 from fff.cli.train import train
+from fff.cli.watch import watch
 
 __all__ = ["app", "main", "main_run", "run_app"]
 
@@ -59,6 +60,7 @@ app.command("schema")(schema)
 app.command("run")(run)
 app.command("resume")(resume)
 app.command("status")(status)
+app.command("watch")(watch)
 app.command("stop")(stop)
 app.command("report")(report)
 app.command("label")(label)

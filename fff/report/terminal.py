@@ -150,7 +150,7 @@ def _panels(
     """Return the panels, and the rows they take."""
     room = (width // 2 - 4 if boxed else width - _LABEL_WIDTH) - _LABEL_WIDTH
     contents = {
-        "Trainer": _trainer(view, boxed=boxed),
+        "Trainer": _trainer(view, room),
         "Sampler": _sampler(view, room),
         "Selector": _selector(view),
         "Calculator": _calculator(view, room),
@@ -194,7 +194,7 @@ def _fit(room: int, *texts: str) -> str:
     return next((text for text in texts if len(text) <= room), texts[-1])
 
 
-def _trainer(view: Mapping[str, Any], *, boxed: bool) -> list[Text]:
+def _trainer(view: Mapping[str, Any], room: int) -> list[Text]:
     trainer = view["trainer"]
     number = trainer["round"]
     knows = {error["name"]: error["n_labels"] for error in view["errors"]}
@@ -204,7 +204,7 @@ def _trainer(view: Mapping[str, Any], *, boxed: bool) -> list[Text]:
     for name in ("training", "baseline"):
         training = trainer[name]
         if training is not None:
-            rows += _training(training, "comparison" if name == "baseline" else "round", boxed=boxed)
+            rows += _training(training, "comparison" if name == "baseline" else "round", room)
     if len(rows) == 1:
         retrain = trainer["retrain"]
         new, every = retrain.get("new_labels"), retrain.get("every")
@@ -215,12 +215,12 @@ def _trainer(view: Mapping[str, Any], *, boxed: bool) -> list[Text]:
     return rows
 
 
-def _training(training: Mapping[str, Any], what: str, *, boxed: bool) -> list[Text]:
+def _training(training: Mapping[str, Any], what: str, room: int) -> list[Text]:
     members = training["members"]
     done = sum(member["state"] == "done" for member in members)
     name = f"round {training['round']}" if training["round"] is not None else what
-    on = f"{training['n_labels']} labels: {done} of {len(members)} members done"
-    rows = [_row(name, on)]
+    on = f"{training['n_labels']} labels: {done} of {len(members)}"
+    rows = [_row(name, _fit(room, f"{on} members done", f"{on} done"))]
     for member in members:
         if member["state"] != "running":
             continue
@@ -230,8 +230,9 @@ def _training(training: Mapping[str, Any], what: str, *, boxed: bool) -> list[Te
             text.append("begins")
         else:
             if most:
-                text.append_text(bar(epoch / most, 10 if boxed else 8, "blue"))
-            text.append(f" epoch {epoch:.0f}" + (f"/{most:.0f}" if most else ""))
+                text.append_text(bar(epoch / most, 10 if room > 32 else 6, "blue"))
+            text.append(" epoch " if room > 32 else " ")
+            text.append(f"{epoch:.0f}" + (f"/{most:.0f}" if most else ""))
         error = member["force_mae_eV_per_A"]
         if error is not None:
             text.append(f", {1000 * error:.0f} meV/Å")

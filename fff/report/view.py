@@ -294,9 +294,10 @@ class View:
         on_others = [
             flight for flight in flights if flight["request"] not in {f["request"] for f in doing.values()}
         ]
-        lanes = [self._lane(worker, doing.get(worker), since, until) for worker in alive[:MOST_LANES]]
+        lanes = [self._lane(worker, doing.get(worker), began, since, until) for worker in alive[:MOST_LANES]]
         lanes += [
-            self._lane("", flight, since, until) for flight in on_others[: max(0, n_slots - len(alive))]
+            self._lane("", flight, began, since, until)
+            for flight in on_others[: max(0, n_slots - len(alive))]
         ]
         return {
             "since": since,
@@ -331,17 +332,19 @@ class View:
         return self._pool_of.get(self._lanes.last_kind(worker))
 
     def _lane(
-        self, worker: str, flight: Mapping[str, Any] | None, since: float, until: float
+        self, worker: str, flight: Mapping[str, Any] | None, began: float, since: float, until: float
     ) -> dict[str, Any]:
         segments = self._lanes.segments(worker, since, until)
         now = None if flight is None else (max(flight["since"], self._lanes.last_end(worker)), flight)
-        busy_s = self._lanes.busy(worker, since, until) * (until - since)
+        # Of the time that the worker was there, as far as anybody knows.
+        there = max(since, began)
+        busy_s = self._lanes.busy(worker, there, until) * (until - there)
         if now is not None:
-            busy_s += max(0.0, until - max(now[0], since))
+            busy_s += max(0.0, until - max(now[0], there))
         return {
             "worker": worker,
             "pool": (flight or {}).get("pool") or self._pool(worker),
-            "busy": min(1.0, busy_s / (until - since)),
+            "busy": min(1.0, busy_s / (until - there)) if until > there else 0.0,
             "strip": _strip(segments, now, since, until),
             "now": None
             if flight is None
