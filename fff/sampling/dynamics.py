@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from ase.md.langevinbaoab import LangevinBAOAB
     from jaxtyping import Float
 
-    from fff.stages import Lifetime
+    from fff.stages import Growing, Lifetime
 
-__all__ = ["DynamicsResult", "DynamicsSettings", "Reason", "run_dynamics"]
+__all__ = ["DynamicsResult", "DynamicsSettings", "Observer", "Reason", "run_dynamics"]
 
 # Part of a checkpoint's identity: to be raised when the loop below makes other numbers of the same state.
 _LOOP_VERSION = 1
@@ -56,7 +56,7 @@ class DynamicsSettings:
         max_temperature_factor: Times the target temperature; see `Guards`.
         max_force_eV_per_A: Longest sound force on an atom.
         min_distance_factor: Shortest sound distance, as part of the sum of the covalent radii.
-        n_frames: Most frames to return besides the last one.
+        n_frames: Most frames to return besides the last one; with 0 a run of any length takes no memory.
         time_limit_s: Wall-clock time after which the run ends where it is, looked at every `check_every`
             steps.
 
@@ -134,6 +134,19 @@ class DynamicsResult:
     max_deviation_eV_per_A: float
 
 
+class Observer(Protocol):
+    """Shown the frames of a run as it goes, to write them somewhere.
+
+    Attributes:
+        tables: What it writes; cut with the run where that goes on from a checkpoint.
+    """
+
+    tables: Sequence[Growing]
+
+    def __call__(self, frame: Frame) -> None:
+        """Take the start frame, then each that was checked: also one on which the committee disagreed."""
+
+
 def run_dynamics(
     start: Frame,
     settings: DynamicsSettings,
@@ -142,6 +155,7 @@ def run_dynamics(
     seed: int,
     deviation: Callable[[Atoms], float] | None = None,
     lifetime: Lifetime | None = None,
+    observer: Observer | None = None,
 ) -> DynamicsResult | None:
     """Run molecular dynamics from `start` until its end or until something is wrong.
 
@@ -163,6 +177,7 @@ def run_dynamics(
         lifetime: Lets the run outlive its process: it goes on from its newest checkpoint with the numbers it
             would have had. Its time limit counts all sittings. Its `identity` should say which models
             `calculator` and `deviation` are. None for no files.
+        observer: Shown the start and every checked frame, broken ones left out.
 
     Returns:
         What the run gave; None when stopped on request; its checkpoint is written.
@@ -182,12 +197,14 @@ def run_dynamics(
     # What blows up overflows on its way; it is looked for explicitly, so numpy need not warn.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         run = _Run(atoms, settings, calculator, deviation, rng)
+        run.observer = observer
         result = (
             StageBuilder()
             .named("The run of dynamics")
             .identified_by(_identity(start, settings, seed) if lifetime else "")
             .steps(run.steps)
             .state(save=run.save, restore=run.restore)
+            .writes(*(observer.tables if observer is not None else ()))
             .lives(lifetime)
             .build()
             .run()
@@ -251,6 +268,7 @@ class _Run:
         self._captured: list[_Snapshot] = []
         self._max_deviation = -math.inf
         self._reason: Reason = "completed"
+        self.observer: Observer | None = None
         self._began = time.monotonic()
         atoms.calc = calculator
 
@@ -282,6 +300,7 @@ class _Run:
         if violation is not None:
             self._reason = violation
             return None
+        self._show(self._last)
         self._integrator = self._make_integrator()
         return self._integrator
 
@@ -359,7 +378,10 @@ class _Run:
             if not math.isfinite(snapshot.deviation):
                 return "non-finite"
             self._max_deviation = max(snapshot.deviation, self._max_deviation)
-        self._captured.append(snapshot)
+        if self._settings.n_frames:
+            self._captured.append(snapshot)
+        if is_check:
+            self._show(snapshot)
         if snapshot.deviation > self._settings.stop_deviation_eV_per_A:
             return "deviation"
         if is_check:
@@ -367,6 +389,10 @@ class _Run:
             if time.monotonic() - self._began > self._settings.time_limit_s:
                 return "time-limit"
         return None
+
+    def _show(self, snapshot: _Snapshot) -> None:
+        if self.observer is not None:
+            self.observer(snapshot.frame(self._template))
 
     def _end_early(self, reason: Reason) -> None:
         """Keep the frame before a broken one too: the nearest to where the model's knowledge ends."""

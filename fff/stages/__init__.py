@@ -9,12 +9,13 @@ from __future__ import annotations
 from fff.stages.building import StageBuilder
 from fff.stages.checkpoints import Checkpoint, Checkpoints, State
 from fff.stages.stage import DIAGNOSIS, Lifetime, NonFinite, Resumable, Stage, StageResult, Status
-from fff.stages.tables import Table
+from fff.stages.tables import Growing, Table
 
 __all__ = [
     "DIAGNOSIS",
     "Checkpoint",
     "Checkpoints",
+    "Growing",
     "Lifetime",
     "NonFinite",
     "Resumable",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from fff.stages.checkpoints import State
     from fff.stages.stage import Lifetime, NonFinite
-    from fff.stages.tables import Table
+    from fff.stages.tables import Growing
 
 __all__ = ["StageBuilder"]
 
@@ -37,7 +37,7 @@ class StageBuilder:
 
     def __init__(self) -> None:
         self._said: dict[str, Any] = {}
-        self._tables: list[Table] = []
+        self._tables: list[Growing] = []
 
     def named(self, name: str) -> Self:
         """Say what messages call it."""
@@ -59,7 +59,7 @@ class StageBuilder:
         """Say where checkpoints go and what stops it; None for a stage that lives in memory alone."""
         return self._say(lifetime=lifetime)
 
-    def writes(self, *tables: Table) -> Self:
+    def writes(self, *tables: Growing) -> Self:
         """Add tables that it writes; a stage can do without."""
         self._tables.extend(tables)
         return self

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fff.stages.tables import Table
+    from fff.stages.tables import Growing
 
 __all__ = ["DIAGNOSIS", "Lifetime", "NonFinite", "Resumable", "Stage", "StageResult", "Status"]
 
@@ -127,7 +127,7 @@ class Stage:
     steps: Callable[[], Iterator[int | NonFinite]]
     save: Callable[[], State]
     restore: Callable[[State], None]
-    tables: Sequence[Table]
+    tables: Sequence[Growing]
     lifetime: Lifetime | None
 
     def run(self) -> StageResult:
@@ -203,7 +203,7 @@ class _Sitting:
             self._try_to(partial(self._open, table, through), table.name)
         return checkpoint.step if checkpoint is not None else None
 
-    def _open(self, table: Table, through: int) -> None:
+    def _open(self, table: Growing, through: int) -> None:
         if not table.open(self._lifetime.folder, through):
             _log.warning("%s in %s lacks rows up to %d.", table.name, self._lifetime.folder, through)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fff.base.files import write_text
 
@@ -11,7 +11,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Table"]
+__all__ = ["Growing", "Table"]
+
+
+class Growing(Protocol):
+    """What a stage writes while it runs, in numbered pieces, and what can be cut behind one of them.
+
+    Attributes:
+        name: What messages call it.
+        last: Number of the last piece; 0 if there is none.
+    """
+
+    name: str
+    last: int
+
+    def open(self, folder: Path, through: int) -> bool:
+        """Go on behind the piece `through`; return whether all up to it are there.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+
+    def save(self) -> None:
+        """Make sure that every piece is on the disk: a checkpoint is going to count on it.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
 
 
 class Table:
@@ -22,10 +48,16 @@ class Table:
     Args:
         name: Of the file.
         columns: The unit of each column by its name; the first one numbers the rows.
+        digits: How many digits a number has.
+        folder: Where it lives, if not in the folder of the stage.
     """
 
-    def __init__(self, name: str, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, columns: Mapping[str, str], *, digits: int = 6, folder: Path | None = None
+    ) -> None:
         self.name = name
+        self._digits = digits
+        self._folder = folder
         self.last = 0
         self._header = [",".join(columns) + "\n", ",".join(columns.values()) + "\n"]
         self._n_columns = len(columns)
@@ -45,7 +77,7 @@ class Table:
                 f"which has {self._n_columns} columns."
             )
             raise ValueError(msg)
-        row = ",".join(_cell(value) for value in (number, *values)) + "\n"
+        row = ",".join(self._cell(value) for value in (number, *values)) + "\n"
         self._rows.append(row)
         self.last = number
         if self._path is None or self._is_behind:
@@ -72,7 +104,7 @@ class Table:
         Raises:
             OSError: If the file cannot be written.
         """
-        self._path = folder / self.name
+        self._path = (self._folder or folder) / self.name
         self._is_behind = True
         self._rows, self.last = [], 0
         for row in self._lines():
@@ -113,8 +145,7 @@ class Table:
             return None
         return int(cells[0])
 
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    def _cell(self, value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.{self._digits}g}" if isinstance(value, float) else str(value)
