@@ -59,7 +59,7 @@ def table(
     heading: Sequence[str], rows: Iterable[Sequence[str]], *, class_: str = "", caption: str = ""
 ) -> Markup:
     """Return a table that scrolls by itself where the page is narrower."""
-    head = tag("thead", cells("th", heading))
+    head = tag("thead", cells("th", heading)) if any(heading) else ""
     body = tag("tbody", *(cells("td", row) for row in rows))
     title = [tag("caption", caption)] if caption else []
     return tag("div", tag("table", *title, head, body, class_=class_), class_="scroll", tabindex="0")

@@ -118,9 +118,9 @@ class Judged:
         source: `initial`, `audit`, `active`, `control` or `imported`.
         label: The label.
         deviation_eV_per_A: The committee's largest force deviation when it was chosen; NaN where not known.
-        error_eV_per_A: Largest error of the predicted force on one atom; NaN where nothing was predicted.
+        error_eV_per_A: Largest error of the predicted force on one atom, predicted by the committee or, of
+            an audit, by the member that drove the dynamics; NaN where nothing was predicted.
         temperature_K: Of the dynamics that met it; NaN where not known.
-        of_committee: Whether the prediction is the committee's mean, not the driving model's.
         method: Name of the reference method.
     """
 
@@ -130,7 +130,6 @@ class Judged:
     deviation_eV_per_A: float
     error_eV_per_A: float
     temperature_K: float
-    of_committee: bool
     method: str
 
 
@@ -304,7 +303,7 @@ def _judged(run: RunDirectory, events: list[Event], troubles: list[str]) -> list
 
 def _judge(row: Mapping[str, Any], temperatures: Mapping[str, float]) -> Judged:
     label: Label = row["label"]
-    forces, energy = np.asarray(row.get("predicted_forces")), np.asarray(row.get("predicted_energy_eV"))
+    forces = np.asarray(row.get("predicted_forces"))
     known = forces.shape == label.forces_eV_per_A.shape
     deviation = row.get("deviation", np.nan)
     return Judged(
@@ -314,7 +313,6 @@ def _judge(row: Mapping[str, Any], temperatures: Mapping[str, float]) -> Judged:
         deviation_eV_per_A=deviation if isinstance(deviation, float) else np.nan,
         error_eV_per_A=largest_atomic_error(label, forces) if known else np.nan,
         temperature_K=temperatures.get(label.hash, np.nan),
-        of_committee=energy.ndim == 1,
         method=str(row.get("method", "")),
     )
 

@@ -6,10 +6,12 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fff.report import verdict
 from fff.report.agreement import agreement_of
 from fff.report.html import Markup, join, table, tag
-from fff.report.numbers import DASH, duration, interval, number, percent, when
+from fff.report.numbers import DASH, duration, interval, number, percent
 from fff.report.parity import draw_parity, errors_by_element
 from fff.report.pictures.audits import NO_AUDIT, PASSED, audited_runs, draw_audits
 from fff.report.pictures.choice import draw_choice
@@ -17,6 +19,7 @@ from fff.report.pictures.deviation import before_training, draw_deviation, on_th
 from fff.report.pictures.learning import draw_learning_curve
 from fff.report.pictures.structure_map import draw_map
 from fff.report.record import by_source
+from fff.report.sittings import sittings_of
 from fff.report.viewer import describe_worst, find_viewer, viewer_markup, worst_structures
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from fff.report.drawing import Drawing
     from fff.report.press import Press
-    from fff.report.record import Record
+    from fff.report.record import Prediction, Record
 
 __all__ = [
     "asked",
@@ -56,7 +59,7 @@ def opening(press: Press) -> Markup:
             tag("p", " ".join(verdict.sentences(record)), class_="verdict"),
             tag("div", *tiles, class_="tiles"),
             tag("p", tag("b", "What next. "), advice, class_="next"),
-            tag("pre", command) if command else "",
+            tag("pre", command, class_="command") if command else "",
         ]
     )
 
@@ -69,7 +72,7 @@ def asked(press: Press) -> Markup:
     temperatures = temperatures if isinstance(temperatures, list) else [temperatures]
     given = [*of("structures", []), *of("labels", [])]
     size, every = number(of("committee.size")), number(of("training.retrain_every"))
-    step = number(of("sampling.timestep_fs"))
+    step = of("sampling.timestep_fs", DASH)
     heat = ", ".join(map(str, temperatures))
     energy, force = (
         of(f"audit.{key}") for key in ("energy_tolerance_eV_per_atom", "force_tolerance_eV_per_A")
@@ -84,7 +87,7 @@ def asked(press: Press) -> Markup:
         ("committee", f"{size} members, trained again every {every} labels"),
         ("dynamics", f"{of('sampling.thermostat', DASH)}, {heat} K, steps of {step} fs"),
         ("selection", f"{of('selection.rule', DASH)}, by the deviation {of('selection.deviation', DASH)}"),
-        ("audit tolerances", f"{number(energy)} eV/atom, {number(force)} eV/Å"),
+        ("audit tolerances", f"{energy} eV/atom, {force} eV/Å"),
         ("ends at", f"{number(of('stop.max_labels'))} labels" + _target(record)),
         ("site", str(of("site.kind", DASH))),
     ]
@@ -115,6 +118,7 @@ def learning(press: Press) -> Markup:
     figure = press.figure("learning curve", draw_learning_curve)
     if not record.evaluations:
         return figure
+    sittings = sittings_of(record)
     rows = [
         [
             evaluation.name if not evaluation.is_baseline else "as many random frames",
@@ -123,7 +127,7 @@ def learning(press: Press) -> Markup:
             interval(evaluation.values.get("force_mae_interval_meV_per_A")),
             number(evaluation.values["force_rmse_meV_per_A"]),
             number(evaluation.values["energy_mae_meV_per_atom"]),
-            when(evaluation.known_at),
+            duration(sittings.worked_by(evaluation.known_at)),
         ]
         for evaluation in record.evaluations
     ]
@@ -134,7 +138,7 @@ def learning(press: Press) -> Markup:
         "95 % interval (meV/Å)",
         "force RMSE (meV/Å)",
         "energy MAE (meV/atom)",
-        "trained",
+        "trained after",
     ]
     return join([figure, table(heading, rows)])
 
@@ -150,6 +154,7 @@ def parity(press: Press) -> Markup:
         return draw_parity(prediction.labels, prediction.energy_eV, prediction.forces_eV_per_A, title=title)
 
     figure = press.figure("predictions against the reference", draw)
+    said = _energy_shift(prediction)
     elements = errors_by_element(prediction.labels, prediction.forces_eV_per_A)
     rows = [
         [
@@ -161,7 +166,21 @@ def parity(press: Press) -> Markup:
         for symbol, errors in elements.items()
     ]
     heading = ["element", "atoms", "force MAE (meV/Å)", "force RMSE (meV/Å)"]
-    return join([figure, table(heading, rows)])
+    return join([figure, tag("p", said), table(heading, rows)])
+
+
+def _energy_shift(prediction: Prediction) -> str:
+    """Return how much of the energy error is the same for all structures."""
+    energy = np.array([label.energy_eV for label in prediction.labels])
+    n_atoms = np.array([len(label.atoms) for label in prediction.labels])
+    errors = (prediction.energy_eV - energy) / n_atoms * 1000.0
+    shift = float(errors.mean())
+    rest = float(np.abs(errors - shift).mean())
+    return (
+        f"Energies are {number(abs(shift))} meV/atom too {'high' if shift > 0 else 'low'} on average. What "
+        "counts for dynamics are their differences: without that shift the mean absolute error is "
+        f"{number(rest)} meV/atom."
+    )
 
 
 def deviation(press: Press) -> Markup:
@@ -176,16 +195,17 @@ def deviation(press: Press) -> Markup:
         if found is None:
             continue
         largest = f"{found.n_large} largest errors" if found.n_large > 1 else "largest error"
-        missed = (
-            "none of them was missed by a small deviation (below the median)"
-            if not found.n_missed
-            else f"{found.n_missed} of them ({percent(found.n_missed / found.n_large)}) had a small "
-            f"deviation, below the median of {number(found.median_eV_per_A)} eV/Å: there the committee was "
-            "sure and wrong"
-        )
+        if found.n_missed:
+            missed = (
+                f"of the {largest} {found.n_missed} ({percent(found.n_missed / found.n_large)}) had a small "
+                f"deviation, below the median of {number(found.median_eV_per_A)} eV/Å: there the committee "
+                "was sure and wrong"
+            )
+        else:
+            missed = f"of the {largest} none had a small deviation (below the median)"
         said.append(
             f"{what} ({found.n_structures} structures) the rank correlation of deviation and error is "
-            f"{found.rank_correlation:.2f}; of the {largest} {missed}."
+            f"{found.rank_correlation:.2f}; {missed}."
         )
     figure = press.figure("deviation against error", draw_deviation)
     if not said:

@@ -103,7 +103,7 @@ def next_step(record: Record) -> tuple[str, str]:
     gain = (before - last) / before if before else 0.0
     more = command(record, f"resume -o stop.max_labels={2 * target}")
     if gain > STILL_FALLS:
-        return f"The last round lowered the error by {percent(gain)}: more labels should help further.", more
+        return f"The last round lowered the error by {percent(gain)}: more labels will probably help.", more
     advice = (
         "The last round did not lower the error much: more labels of this kind may not help. Look at the "
         "worst structures, and at the model's size and training, before asking for more labels."

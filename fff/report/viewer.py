@@ -73,9 +73,10 @@ def describe_worst(worst: Sequence[Worst], *, shown: bool) -> Markup:
     rows = []
     for index, item in enumerate(worst):
         formula = item.label.atoms.get_chemical_formula()
-        name: str = formula
+        # Counted as the viewer counts.
+        name: str = f"{index}: {formula}"
         if shown:
-            name = tag("button", formula, class_="show", type="button", data_structure=str(index))
+            name = tag("button", name, class_="show", type="button", data_structure=str(index))
         deviation = item.deviation_eV_per_A
         rows.append(
             [
@@ -87,7 +88,7 @@ def describe_worst(worst: Sequence[Worst], *, shown: bool) -> Markup:
             ]
         )
     heading = ["structure", "source", "met in", "largest force error (eV/Å)", "deviation (eV/Å)"]
-    return table(heading, rows)
+    return table(heading, rows, class_="names")
 
 
 def find_viewer() -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.metadata
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fff import __version__
 from fff.base.errors import RunDirectoryError
 from fff.base.files import write_text
 from fff.report import process, results
@@ -157,9 +157,10 @@ def _section(anchor: str, title: str, content: Markup) -> Markup:
 
 
 def _footer(record: Record, took_s: float) -> Markup:
+    version = importlib.metadata.version("fff")
     return tag(
         "footer",
-        f"Written {when(record.read_at)} by fff {__version__} in {took_s:.1f} s from {record.run.path}. "
+        f"Written {when(record.read_at)} by fff {version} in {took_s:.1f} s from {record.run.path}. "
         "This page needs no network, and its policy allows none. The 3-D view is chemiscope (BSD 3-clause "
         "licence, chemiscope.org), taken from the installed package.",
     )

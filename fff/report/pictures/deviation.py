@@ -33,11 +33,10 @@ def on_the_test_set(record: Record) -> tuple[Float[np.ndarray, " n"], Float[np.n
 
 
 def before_training(record: Record) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Return deviations and errors of committees on labels they were not trained on yet, in eV/Å."""
-    judged = [item for item in record.judged if item.of_committee]
+    """Return deviations, and errors of what was predicted before training, of the labels, in eV/Å."""
     return (
-        np.array([item.deviation_eV_per_A for item in judged], dtype=float),
-        np.array([item.error_eV_per_A for item in judged], dtype=float),
+        np.array([item.deviation_eV_per_A for item in record.judged], dtype=float),
+        np.array([item.error_eV_per_A for item in record.judged], dtype=float),
     )
 
 
@@ -73,8 +72,8 @@ def draw_deviation(record: Record) -> Drawing | str:
         caption=(
             "Each point is a structure: the largest deviation of the committee's force on one atom against "
             "the largest error of that force. On the line both are equal. Points at the upper left are what "
-            "to be afraid of: a large error, and the members agreed. The deviation is raw, not calibrated: "
-            "it ranks, it is no error bar."
+            "to be afraid of: a large error, and the members agreed. Of audits the error is that of the "
+            "member that drove the run. The deviation is raw, not calibrated: it ranks, it is no error bar."
         ),
     )
 
