@@ -55,6 +55,9 @@ CLOSING_S = 5.0
 LAST_WORDS_S = 10.0
 """How long the end may take besides, killing what is left and writing the summary among it, in seconds."""
 
+REPORT_S = 60.0
+"""Time that must be left of a walltime, in seconds, for a finished campaign to write its report itself."""
+
 LEAST_WALLTIME_S = 60.0
 """A shorter walltime, in seconds, would be over before the first workers are there."""
 
@@ -115,6 +118,7 @@ class Sitting:
         self._say = say
         self._refresh_lock = refresh_lock
         self._site = make_site(config.site)
+        self._walltime_end = walltime_end
         self._last_task_end = walltime_end - CLOSING_S - LAST_WORDS_S
         self._stop_at = self._last_task_end - config.stop.grace_s
         self._usage = Usage(self._site.pools)
@@ -365,9 +369,29 @@ class Sitting:
         except OSError as error:
             logger.warning("Status and summary could not be written: %s", error)
             reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"
+        if state == "finished":
+            table = f"{table.rstrip()}\n\n{self._report()}\n"
         line = last_line(self.run, state, reason)
         logger.info("%s", line)
         return Outcome(state, line, table)
+
+    def _report(self) -> str:
+        """Write the report of a finished campaign; return where it is, or why there is none."""
+        if time.monotonic() > self._walltime_end - REPORT_S:
+            return f"The walltime is near, so no report was written. It is with: fff report {self.run.path}"
+        # The figures: matplotlib takes half a second to import.
+        from fff.report.writing import write_report
+
+        try:
+            report = write_report(self.run)
+        except Exception as error:  # the campaign is finished, whatever becomes of its report
+            logger.warning("The report could not be written.", exc_info=True)
+            reason = error.message if isinstance(error, FffError) else f"{type(error).__name__}: {error}"
+            return f"The report could not be written: {reason} Try: fff report {self.run.path} --output FILE"
+        for warning in report.warnings:
+            logger.warning("Report: %s", warning)
+        lacking = f" (it lacks {len(report.warnings)} parts, and says which)" if report.warnings else ""
+        return f"Report: {report.path}{lacking}"
 
     def _status_writer(self, found: Replay) -> StatusWriter:
         if self._status is None:
