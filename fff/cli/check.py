@@ -173,14 +173,19 @@ def _print(finding: Finding) -> None:
 
 
 def _wrapped(text: str, first: str, rest: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        " ".join(text.split()),
-        width,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    """Return the lines of a text of several lines, each broken where it is too long."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        start = rest if lines else first
+        lines += textwrap.wrap(
+            line.strip(),
+            width,
+            initial_indent=start,
+            subsequent_indent=rest,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    return lines
 
 
 def _marks() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`python -m fff.campaigns.checking.devices`: import the libraries of the models, list the accelerators.
+"""`python -m fff.campaigns.checking.devices`: list the accelerators that torch sees.
 
 Answers with one line of JSON: for each device `id`, `name`, `uuid`, `memory_GB`.
 """
@@ -17,7 +17,6 @@ def main() -> None:
 
 def devices() -> list[dict[str, Any]]:
     """Return the accelerators that torch sees."""
-    import schnetpack  # noqa: F401 - a package that is there and broken shows here
     import torch
 
     found = []

@@ -72,6 +72,8 @@ class Known:
         epoch_s: Seconds that a training takes for each structure in an epoch.
         dynamics_s: Seconds of a step of dynamics driven by the model.
         model_bytes: Size of a trained member on disk.
+        lacks_executable: Whether the program that the reference runs was looked for in vain.
+        place: The folder in which the run directory will be made; None where it is there, or cannot be made.
         free_bytes: Free disk where the run directory will be.
     """
 
@@ -85,6 +87,8 @@ class Known:
     epoch_s: float | None = None
     dynamics_s: float | None = None
     model_bytes: int = 0
+    lacks_executable: bool = False
+    place: Path | None = None
     free_bytes: int | None = None
 
     @property

@@ -105,6 +105,9 @@ def find_method(known: Known) -> Iterator[Finding]:
     if known.inputs is None:
         yield skipped("method", "there are no structures to ask it about")
         return
+    if known.lacks_executable:
+        yield skipped("method", "its executable is missing")
+        return
     structures = known.inputs.every_structure
     known.method = probe_reference(known.config.reference.model_dump(mode="json"), structures)
     elements = sorted({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()})
@@ -150,7 +153,8 @@ def _explained(error: ReferenceFailure, known: Known, atoms: Atoms, limit_s: flo
             f"Wait longer with --wait; a campaign waits {limit:g} s (reference.time_limit_s).",
         )
     known_repair = next((text for kind, text in _REPAIRS.items() if isinstance(error, kind)), _OTHER_REPAIR)
-    repair = error.hint or known_repair
+    # That a limit may be raised is true, and seldom what helps.
+    repair = known_repair if isinstance(error, TimeLimitError) else error.hint or known_repair
     return failed("label", message, repair, error=type(error).__name__)
 
 

@@ -52,6 +52,7 @@ _IMPORT_LIMIT_S = 180.0
 _GB = 1e9
 _SKEW_s = 5.0
 _LOCK_LIMIT_S = 30.0
+_NO_PLACE = "the run directory is there already, or cannot be made: nothing is tried in it"
 
 _WRITE_TO_A_LOCKED_FILE = """
 import sqlite3, sys
@@ -106,6 +107,7 @@ def _packages_of(known: Known) -> list[str]:
 def find_executables(known: Known) -> Iterator[Finding]:
     """Look for the program that the reference runs, if it runs one."""
     reference = known.config.reference
+    known.lacks_executable = True  # until one is found, or none is needed
     if isinstance(reference, XtbCliReference):
         path = find_executable(Command(tuple(reference.command)))
         version = make_reference(reference).settings["version"]
@@ -124,6 +126,7 @@ def find_executables(known: Known) -> Iterator[Finding]:
         )
     else:
         yield skipped("executable", f"kind {reference.kind} runs none")
+    known.lacks_executable = False
 
 
 def find_accelerators(known: Known) -> Iterator[Finding]:
@@ -132,7 +135,7 @@ def find_accelerators(known: Known) -> Iterator[Finding]:
         devices = _devices()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        yield failed("accelerators", f"torch and schnetpack cannot be imported: {said}", "Install fff again.")
+        yield failed("accelerators", f"torch cannot be imported: {said}", "Install fff again.")
         return
     listed = "; ".join(f"{d['id']}: {d['name']}, {d['memory_GB']:.0f} GB" for d in devices)
     site = known.config.site
@@ -227,6 +230,7 @@ def find_run_dir(known: Known) -> Iterator[Finding]:
             yield fine("run directory", f"{path} is there and empty", path=str(path))
     else:
         _try_to_write(above)
+        known.place = above
         yield fine("run directory", f"{path} can be made", path=str(path))
     known.free_bytes = shutil.disk_usage(above).free
 
@@ -276,9 +280,9 @@ def _try_to_write(folder: Path) -> None:
 
 def find_locks(known: Known) -> Iterator[Finding]:
     """Try whether a database that one process holds locked is closed to another, where labels.db will be."""
-    folder = _existing(known.loaded.run_dir)
-    if folder == known.loaded.run_dir:
-        yield skipped("file system", "the run directory is there already, and nothing is written into it")
+    folder = known.place
+    if folder is None:
+        yield skipped("file system", _NO_PLACE)
         return
     hint = "Choose a folder on a local disk, or on a network file system with locks, with --run-dir."
     handle, name = tempfile.mkstemp(dir=folder, prefix=".fff-check-", suffix=".db")
@@ -310,10 +314,10 @@ def find_locks(known: Known) -> Iterator[Finding]:
 
 def find_clock(known: Known) -> Iterator[Finding]:
     """Compare the clock of this machine with that of the file system; locks are told dead by their age."""
-    folder = _existing(known.loaded.run_dir)
-    if folder == known.loaded.run_dir:
-        folder = folder.parent
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".fff-check-") as file:
+    if known.place is None:
+        yield skipped("clock", _NO_PLACE)
+        return
+    with tempfile.NamedTemporaryFile(dir=known.place, prefix=".fff-check-") as file:
         file.write(b"x")
         file.flush()
         skew_s = time.time() - Path(file.name).stat().st_mtime
