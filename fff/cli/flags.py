@@ -55,6 +55,10 @@ _KEYS = {
     "site": "site.kind",
     "seed": "seed",
     "run_dir": "run_dir",
+    "temperature": "sampling.temperature_K",
+    "thermostat": "sampling.thermostat",
+    "timestep": "sampling.timestep_fs",
+    "stop_deviation": "sampling.stop_deviation_eV_per_A",
 }
 
 
@@ -73,7 +77,7 @@ def changes(given: Mapping[str, str | Path | None]) -> dict[str, tuple[str, Any]
 
 def _value(name: str, value: str | Path) -> int | float | str:
     """Return a number where it is one; the config then says which key, value and bound do not fit."""
-    if name in ("reference", "site", "run_dir"):
+    if name in ("reference", "site", "run_dir", "thermostat"):
         return str(value)
     for kind in (int, float):
         try:
