@@ -11,6 +11,7 @@ from fff.cli.check import check
 from fff.cli.evaluate import evaluate
 from fff.cli.init import init
 from fff.cli.label import label
+from fff.cli.md import md
 from fff.cli.report import report
 from fff.cli.run import resume, run
 from fff.cli.schema import schema
@@ -66,6 +67,7 @@ app.command("report")(report)
 app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("md")(md)
 run_app.command()(run)
 
 
