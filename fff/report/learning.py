@@ -6,6 +6,7 @@ import csv
 from typing import TYPE_CHECKING, Any
 
 from fff.report.drawing import COLOURS, QUIET, Column, Drawing, drawing
+from fff.report.pictures.axes import logarithmic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,9 +51,8 @@ def draw_histories(histories: Mapping[str, Sequence[Mapping[str, float | None]]]
                 color=COLOURS[i % len(COLOURS)],
                 label=name,
             )
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        shown = [meV * (row[_ERROR] or 0.0) for rows in histories.values() for row in rows]
+        logarithmic(axes.yaxis, shown)
         axes.set_xlabel("epoch")
         axes.set_ylabel("force MAE on left-out labels (meV/Å)")
         axes.legend(ncols=2 if len(histories) > 4 else 1)
@@ -74,11 +74,12 @@ def draw_histories(histories: Mapping[str, Sequence[Mapping[str, float | None]]]
     )
 
 
-def draw_error_over_labels(by_size: Mapping[int, Mapping[str, Any]]) -> Drawing:
+def draw_error_over_labels(by_size: Mapping[int, Mapping[str, Any]], *, n_members: int) -> Drawing:
     """Draw the force error on a test set over the number of labels.
 
     Args:
         by_size: What `fff.data.accuracy.force_accuracy` returned, by the number of labels.
+        n_members: Members of each committee.
     """
     from matplotlib.figure import Figure
 
@@ -88,19 +89,15 @@ def draw_error_over_labels(by_size: Mapping[int, Mapping[str, Any]]) -> Drawing:
     with drawing():
         figure = Figure()
         axes = figure.subplots()
-        axes.plot(sizes, errors, marker="o")
+        axes.plot(sizes, errors, marker="o", label="committee" if n_members > 1 else "model")
         if all(low is not None for low, _ in intervals):
             lows, highs = zip(*intervals, strict=True)
             axes.fill_between(sizes, lows, highs, alpha=0.2, linewidth=0, label="95 % interval")
-            axes.legend()
-        axes.axhline(by_size[sizes[-1]]["mean_force_mae_meV_per_A"], color=QUIET, linewidth=0.8)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("{x:g}")
-        axes.set_xticks(sizes, minor=False)
-        axes.minorticks_off()
+        mean_force = by_size[sizes[-1]]["mean_force_mae_meV_per_A"]
+        axes.axhline(mean_force, color=QUIET, linewidth=0.8, label="mean force as predictor")
+        axes.legend()
+        logarithmic(axes.yaxis, [*errors, mean_force])
+        logarithmic(axes.xaxis, sizes)
         axes.set_xlabel("labels")
         axes.set_ylabel("force MAE on the test set (meV/Å)")
     return Drawing(
@@ -113,5 +110,5 @@ def draw_error_over_labels(by_size: Mapping[int, Mapping[str, Any]]) -> Drawing:
             Column("force_mae_low", "meV/Å", [low for low, _ in intervals]),
             Column("force_mae_high", "meV/Å", [high for _, high in intervals]),
         ],
-        caption="Force error on the test set. The grey line is what the mean force everywhere would give.",
+        caption="Force error on the test set, which nothing was trained on.",
     )

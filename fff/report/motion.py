@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_motion", "drift", "read_motion"]
 
 _MOST_POINTS = 4000
+_ABOVE: Any = {"ncols": 2, "loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "borderaxespad": 0.0}
 
 
 def read_motion(path: Path) -> dict[str, Float[np.ndarray, " n_frames"]]:
@@ -66,13 +67,13 @@ def draw_motion(
             change = shown[name] - columns[name][:1]
             energy.plot(time_ps, change, color=colour, linewidth=0.9, label=name.replace("_energy", ""))
         energy.set_ylabel("energy, from the start (eV)")
-        energy.legend(ncols=2, loc="best")
+        energy.legend(**_ABOVE)
         for axes in deviation:
             axes.plot(time_ps, shown["deviation"], color=COLOURS[2], linewidth=0.9)
             axes.axhline(threshold_eV_per_A, color=QUIET, linestyle="--", linewidth=0.9, label="ends above")
             axes.set_ylim(bottom=0.0)
             axes.set_ylabel("largest force\ndeviation (eV/Å)")
-            axes.legend(loc="best")
+            axes.legend(**_ABOVE)
         figure.axes[-1].set_xlabel("time (ps)")
         figure.align_ylabels()
     return figure

@@ -313,7 +313,9 @@ def _conclude(plan: _Plan, trained: Trained, tell: Callable[[int, int, str], Non
         trained.test = next(iter(trained.by_size.values()))
         values["test"] = {str(size): errors for size, errors in sorted(trained.by_size.items())}
     if len(trained.by_size) > 1:
-        trained.figures.append(write_drawing(draw_error_over_labels(trained.by_size), plan.folder))
+        trained.figures.append(
+            write_drawing(draw_error_over_labels(trained.by_size, n_members=len(main)), plan.folder)
+        )
     write_json(plan.folder / COMMITTEE, values)
 
 
