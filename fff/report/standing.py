@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["STALE_AFTER_S", "Standing", "number", "part", "read_standing"]
+__all__ = ["STALE_AFTER_S", "Standing", "number", "numbers", "part", "read_standing"]
 
 type State = Literal["starting", "running", "left", "stopped", "failed", "finished"]
 
@@ -118,6 +118,12 @@ def part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a section of a file that is only watched; empty where it is none, as in older ones."""
     value = values.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def numbers(values: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Return the numbers of a section of a file that is only watched."""
+    section = part(values, name)
+    return {key: value for key in section if (value := number(section, key)) is not None}
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:

@@ -101,9 +101,7 @@ def _head(view: Mapping[str, Any], width: int) -> list[Text]:
     title = Text.assemble((plain(view["name"]), "bold"), "  ", (name, style))
     if elapsed_s is not None:
         title.append(f"  after {duration(elapsed_s)}")
-    busy = ", ".join(
-        f"{pool} {fraction:.0%}" for pool, fraction in view["busy"].items() if _is_number(fraction)
-    )
+    busy = ", ".join(f"{pool} {fraction:.0%}" for pool, fraction in view["busy"].items())
     if busy:
         title.append(f"  workers busy: {busy}")
     lines = [title, _label_bar(view, width)]
@@ -291,9 +289,9 @@ def _selector(view: Mapping[str, Any]) -> list[Text]:
         _row("frames", f"{waiting.get('unscored', 0)} to score, {waiting.get('scored', 0)} scored"),
     ]
     if middle is None:
-        rows.append(_row("deviation", "not known" if waiting.get("selected") else "nothing is selected"))
+        rows.append(_row("deviations", "not known" if waiting.get("selected") else "nothing is selected"))
     else:
-        rows.append(_row("deviation", f"{low:.2f} - {middle:.2f} - {high:.2f} {deviations['unit']}"))
+        rows.append(_row("deviations", f"{middle:.2f} ({low:.2f} - {high:.2f}) {deviations['unit']}"))
     stop = deviations["stop_deviation_eV_per_A"]
     if stop is not None:
         rows.append(_row("", f"runs stop at {stop:.2f} eV/Å"))
@@ -424,7 +422,3 @@ def plain(text: str) -> str:
 
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))

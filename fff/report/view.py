@@ -16,7 +16,7 @@ from fff.data.lines import describe_outcome
 from fff.report.failures import Failures
 from fff.report.following import Follower
 from fff.report.lanes import IDLE, Lanes, letter
-from fff.report.standing import STALE_AFTER_S, Standing, number, part, read_standing
+from fff.report.standing import STALE_AFTER_S, Standing, number, numbers, part, read_standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ class View:
             "selector": self._selector(status),
             "calculator": self._calculator(status, now),
             "errors": _errors(status),
-            "busy": part(status, "workers"),
+            "busy": numbers(status, "workers"),
             "lanes": self._worker_lanes(standing, until),
             "events": [_event(event) for event in self._last],
             "n_events": self._follower.n_events,
@@ -174,64 +174,63 @@ class View:
     def _trainer(self, status: Mapping[str, Any]) -> dict[str, Any]:
         """Return the present round, and where each member in training is; errors in eV/Å."""
         return {
-            "round": status.get("round"),
-            "retrain": part(status, "retrain"),
-            "training": self._members(part(status, "training"), "train-r{:03d}-m{}", status),
-            "baseline": self._members(part(status, "baseline"), "", status),
+            "round": number(status, "round"),
+            "retrain": numbers(status, "retrain"),
+            "training": self._members(part(status, "training"), status),
+            "baseline": self._members(part(status, "baseline"), status),
         }
 
-    def _members(
-        self, training: Mapping[str, Any], name: str, status: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
+    def _members(self, training: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any] | None:
         if not training:
             return None
-        flights = [flight for flight in _flights(status) if flight["kind"] in _TRAININGS]
+        round_ = training.get("round")
+        round_ = round_ if isinstance(round_, int) else None
+        requests = "train-baseline" if round_ is None else f"train-r{round_:03d}"
+        flights = {
+            flight["request"]: flight
+            for flight in _flights(status)
+            if flight["kind"] in _TRAININGS and flight["request"].startswith(requests)
+        }
         members = [
-            {"member": member, "state": state, **self._progress(member, state, training, name, flights)}
+            {"member": member, "state": state, **self._progress(member, state, flights, requests)}
             for state in ("done", "running", "waiting")
-            for member in training.get(state) or []
+            for member in _numbers(training.get(state))
         ]
         return {
-            "round": training.get("round"),
-            "n_labels": training.get("n_labels"),
+            "round": round_,
+            "n_labels": number(training, "n_labels"),
             "members": sorted(members, key=lambda member: member["member"]),
         }
 
     def _progress(
-        self,
-        member: int,
-        state: str,
-        training: Mapping[str, Any],
-        name: str,
-        flights: Sequence[Mapping[str, Any]],
+        self, member: int, state: str, flights: Mapping[str, Mapping[str, Any]], requests: str
     ) -> dict[str, Any]:
         """Return the epoch and the force error on labels left out (eV/Å) of a member, as far as known."""
-        most = number(part(self._config, "training"), "max_epochs")
-        nothing = {"epoch": None, "max_epochs": most, "force_mae_eV_per_A": None, "since": None}
-        if state == "waiting":
-            return nothing
         end = f"-m{member}"
+        known: dict[str, Any] = {
+            "epoch": None,
+            "max_epochs": number(part(self._config, "training"), "max_epochs"),
+            "force_mae_eV_per_A": None,
+            "since": None,
+        }
         if state == "done":
-            request = name.format(training["round"], member) if name else f"train-baseline{end}"
-            values = self._trained.get(request, {})
-            error = number(values, "validation_force_mae_eV_per_A")
-            return {**nothing, "epoch": number(values, "epochs"), "force_mae_eV_per_A": error}
-        for flight in flights:
-            request = flight["request"]
-            is_one = request == name.format(training["round"], member) if name else _is_baseline(request, end)
-            if is_one:
-                file = self.run.tasks / f"{request}.stage" / "history.csv"
-                return {**nothing, **_last_epoch(file), "since": flight["since"]}
-        return nothing
+            values = self._trained.get(f"{requests}{end}", {})
+            known["epoch"] = number(values, "epochs")
+            known["force_mae_eV_per_A"] = number(values, "validation_force_mae_eV_per_A")
+        request = next((name for name in flights if name.endswith(end)), None)
+        if state == "running" and request is not None:
+            known["since"] = flights[request]["since"]
+            known |= _last_epoch(self.run.tasks / f"{request}.stage" / "history.csv")
+        return known
 
     def _sampler(self, status: Mapping[str, Any]) -> dict[str, Any]:
         sampling = part(self._config, "sampling")
         audit = part(self._config, "audit")
         return {
-            "trajectories": part(status, "trajectories"),
+            "trajectories": numbers(status, "trajectories"),
             "next_run_steps": number(status, "next_run_steps"),
             "timestep_fs": number(sampling, "timestep_fs"),
-            "audits": part(status, "audits"),
+            "audits": numbers(status, "audits"),
             "energy_tolerance_eV_per_atom": number(audit, "energy_tolerance_eV_per_atom"),
             "force_tolerance_eV_per_A": number(audit, "force_tolerance_eV_per_A"),
             "last_audits": list(self._audits),
@@ -247,7 +246,7 @@ class View:
         kind = deviations.get("kind") or part(self._config, "selection").get("deviation")
         stop = number(part(self._config, "sampling"), "stop_deviation_eV_per_A")
         return {
-            "waiting": part(status, "waiting"),
+            "waiting": numbers(status, "waiting"),
             "deviations": {
                 **{name: number(deviations, name) for name in ("lowest", "median", "highest")},
                 "kind": kind,
@@ -385,6 +384,7 @@ def _flights(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         for flight in flights
         if isinstance(flight, dict)
         and isinstance(flight.get("request"), str)
+        and "/" not in flight["request"]
         and isinstance(flight.get("kind"), str)
         and number(flight, "since") is not None
     ]
@@ -401,13 +401,18 @@ def _errors(status: Mapping[str, Any]) -> list[dict[str, Any]]:
             "n_labels": number(error, "n_labels"),
             "n_structures": number(error, "n_structures"),
             "force_mae_meV_per_A": number(error, "force_mae_meV_per_A"),
-            "interval_meV_per_A": error.get("force_mae_interval_meV_per_A"),
+            "interval_meV_per_A": _interval(error.get("force_mae_interval_meV_per_A")),
             "energy_mae_meV_per_atom": number(error, "energy_mae_meV_per_atom"),
             "mean_force_mae_meV_per_A": number(error, "mean_force_mae_meV_per_A"),
         }
         for name in names
         if (error := part(errors, name))
     ]
+
+
+def _interval(value: Any) -> list[float] | None:
+    both = value if isinstance(value, list) and len(value) == 2 else []
+    return list(both) if both and all(isinstance(end, (int, float)) for end in both) else None
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -435,7 +440,7 @@ def _last_epoch(path: Path) -> dict[str, Any]:
     """Return the last epoch of a training in progress, and the last error on labels left out (eV/Å)."""
     try:
         with path.open("rb") as file:
-            names = file.readline().decode().strip().split(",")
+            names = file.readline().decode(errors="replace").strip().split(",")
             file.seek(max(file.tell(), file.seek(0, 2) - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
@@ -461,8 +466,8 @@ def _to_float(text: str | None) -> float | None:
         return None
 
 
-def _is_baseline(request: str, end: str) -> bool:
-    return request.startswith("train-baseline") and request.endswith(end)
+def _numbers(value: Any) -> list[int]:
+    return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
 
 def _method(reference: Mapping[str, Any]) -> str:
