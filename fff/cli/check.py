@@ -25,6 +25,7 @@ from fff.cli.flags import (
     SiteKind,
     changes,
 )
+from fff.cli.live import tell
 from fff.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def check(
     n_failed = sum(finding.status == "failed" for finding in findings)
     n_warnings = sum(finding.status == "warning" for finding in findings)
     if as_json:
-        typer.echo(json.dumps(_as_json(str(config), findings, n_failed), ensure_ascii=False))
+        tell(json.dumps(_as_json(str(config), findings, n_failed), ensure_ascii=False))
     else:
-        typer.echo(f"\n{_last_line(str(config), n_failed, n_warnings)}")
+        tell(f"\n{_last_line(str(config), n_failed, n_warnings)}")
     raise typer.Exit(FAILED if n_failed else 0)
 
 
@@ -169,7 +170,7 @@ def _print(finding: Finding) -> None:
     if finding.repair:
         arrow = " " * len(first) + ("→ " if mark == _MARKS[finding.status] else "> ")
         lines += _wrapped(finding.repair, arrow, " " * len(arrow), width - 1)
-    typer.echo(typer.style(mark, fg=_COLOURS[finding.status], bold=True) + "\n".join(lines)[1:])
+    tell(typer.style(mark, fg=_COLOURS[finding.status], bold=True) + "\n".join(lines)[1:])
 
 
 def _wrapped(text: str, first: str, rest: str, width: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +101,14 @@ def _model_schema() -> dict[str, Any]:
 
 
 def _tidy(section: dict[str, Any]) -> None:
-    """Leave out what repeats the key, and tell the unit where editors show it."""
+    """Leave out what repeats the key, and tell unit and default where editors show them."""
     section.pop("title", None)
     for field in section["properties"].values():
         field.pop("title", None)
         if unit := field.get("unit"):
-            field["description"] = f"{field['description']} Unit: {unit}."
+            field["description"] += f" Unit: {unit}."
+        if (default := field.get("default")) is not None:
+            field["description"] += f" Default: {json.dumps(default, ensure_ascii=False)}."
 
 
 def _let_be_empty(key: str, field: dict[str, Any], definitions: Mapping[str, dict[str, Any]]) -> None:

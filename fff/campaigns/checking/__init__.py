@@ -69,7 +69,7 @@ _PROBES = (
     _Probe("clock", "comparing clocks", find_clock),
     _Probe("method", "setting up the reference method", find_method),
     _Probe("label", "calculating a label of the smallest structure", label_smallest),
-    _Probe("site", "starting workers, training and moving on them", try_site),
+    _Probe("site", "trying the workers: a training, dynamics", try_site),
     _Probe("disk", "estimating the disk that is needed", estimate_disk),
     _Probe("cost", "estimating the time that is needed", estimate_time),
 )

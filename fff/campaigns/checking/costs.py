@@ -120,7 +120,7 @@ def estimate_time(known: Known) -> Iterator[Finding]:
         + training.high / n_trainers
         + moves.high / min(known.config.sampling.n_parallel, site.pools[site.pool_of("dynamics")])
     )
-    total = Range(low, high)
+    total = Range(known.start_s + low, known.start_s + high)
     workers = " and ".join(f"{n} {pool}" for pool, n in site.pools.items())
     config = known.config
     yield fine("cost", _label_words(known), low_s=labels.low, high_s=labels.high, part="labels")
@@ -147,7 +147,7 @@ def estimate_time(known: Known) -> Iterator[Finding]:
         )
     yield fine(
         "cost",
-        f"together {total} on {workers} workers: all side by side, to one after the other",
+        f"together {total} on {workers} workers: from all side by side to one after the other",
         low_s=total.low,
         high_s=total.high,
         part="total",

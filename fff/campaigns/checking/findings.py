@@ -69,6 +69,7 @@ class Known:
         method: Name of the reference method; empty where it cannot run.
         label_s: Seconds of a label by number of atoms.
         step_s: Seconds of a step of dynamics driven by the reference, for the smallest structure.
+        start_s: Seconds until a worker has its libraries loaded.
         epoch_s: Seconds that a training takes for each structure in an epoch.
         dynamics_s: Seconds of a step of dynamics driven by the model.
         model_bytes: Size of a trained member on disk.
@@ -84,6 +85,7 @@ class Known:
     method: str = ""
     label_s: dict[int, float] = field(default_factory=dict)
     step_s: float | None = None
+    start_s: float = 0.0
     epoch_s: float | None = None
     dynamics_s: float | None = None
     model_bytes: int = 0

@@ -292,6 +292,7 @@ def _repair(failure: str) -> str:
 
 def _about_training(known: Known, trial: _Trial, answer: _Answer) -> Finding:
     values = answer.values or {}
+    known.start_s = max(0.0, answer.waited_s + answer.own_s - values["wall_s"])
     folder = trial.run.models / _FOLDER
     known.epoch_s = _epoch_s(folder / "history.csv") / max(1, values["n_train"] + values["n_validation"])
     known.model_bytes = sum(path.stat().st_size for path in folder.iterdir())

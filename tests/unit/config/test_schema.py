@@ -79,7 +79,7 @@ def test_what_is_wrong_does_not_validate(wrong, schema):
 def test_the_schema_tells_meaning_unit_bounds_default_and_kinds():
     schema = config_schema()
     step = schema["$defs"]["SamplingSection"]["properties"]["timestep_fs"]
-    assert step["description"].endswith("Unit: fs.")
+    assert step["description"].endswith("Unit: fs. Default: 0.5.")
     assert (step["unit"], step["exclusiveMinimum"], step["maximum"], step["default"]) == ("fs", 0, 10, 0.5)
     assert set(schema["properties"]["reference"]["discriminator"]["mapping"]) == {
         "xtb",
