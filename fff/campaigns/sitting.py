@@ -378,7 +378,7 @@ class Sitting:
     def _report(self) -> str:
         """Write the report of a finished campaign; return where it is, or why there is none."""
         if time.monotonic() > self._walltime_end - REPORT_S:
-            return f"The walltime is near, so no report was written. It is with: fff report {self.run.path}"
+            return f"No report was written, for the walltime is near; it is by: fff report {self.run.path}"
         # The figures: matplotlib takes half a second to import.
         from fff.report.writing import write_report
 

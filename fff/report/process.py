@@ -80,7 +80,7 @@ def failures(press: Press) -> Markup:
             str(cause.count),
             cause.kind,
             "member left out" if cause.failure_class == LEFT_OUT else cause.failure_class,
-            when(cause.last_seen) if cause.last_seen else DASH,
+            tag("span", when(cause.last_seen) if cause.last_seen else DASH, class_="whole"),
             _traces(press, cause),
         ]
         for cause in causes
@@ -107,7 +107,9 @@ def _traces(press: Press, cause: Cause) -> Markup:
 def _trace(press: Press, trace: str) -> str:
     try:
         path = inside(press.record.run.path, trace)
-        return press.link(path, trace) if path.is_file() else f"{trace} (gone)"
+        if not path.is_file():
+            return f"{trace} (gone)"
+        return tag("span", press.link(path, trace), class_="whole")
     except (RunDirectoryError, OSError, ValueError):
         return trace
 

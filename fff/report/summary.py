@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["summary_table", "write_summary"]
+__all__ = ["no_errors", "summary_table", "write_summary"]
 
 
 def write_summary(run: RunDirectory, snapshot: Mapping[str, Any]) -> str:
@@ -47,12 +47,7 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
     errors: Mapping[str, Mapping[str, Any]] = snapshot["errors"]
     rounds = sorted(name for name in errors if name.startswith("round-"))
     if not rounds:
-        why = snapshot["first_failures"].get("reference-dynamics") or snapshot["first_failures"].get(
-            "evaluate"
-        )
-        return [
-            f"No error on a test set is known: {why or 'no test set was asked for, or no committee met it'}."
-        ]
+        return [no_errors(snapshot)]
     rows = [(f"first committee ({rounds[0]})", errors[rounds[0]])]
     last = rounds[-1]
     if len(rounds) > 1:
@@ -82,6 +77,14 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
         why = snapshot["first_failures"].get("evaluate", "the campaign ended before it was measured")
         lines += ["", f"The present committee is that of round-{present:03d}; its error is not known: {why}."]
     return lines
+
+
+def no_errors(snapshot: Mapping[str, Any]) -> str:
+    """Return why no error on a test set is known, as far as a snapshot says."""
+    failures = snapshot.get("first_failures")
+    failures = failures if isinstance(failures, dict) else {}
+    why = failures.get("reference-dynamics") or failures.get("evaluate")
+    return f"No error on a test set is known: {why or 'no test set was asked for, or no committee met it'}."
 
 
 def _times(usage: Mapping[str, Any]) -> list[str]:

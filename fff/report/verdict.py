@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fff.report.numbers import DASH, duration, interval, number, percent
 from fff.report.sittings import sittings_of
+from fff.report.summary import no_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +36,8 @@ def sentences(record: Record) -> list[str]:
         said.append(f"Reason: {' '.join(record.standing.reason.split()).rstrip('.')}.")
     rounds = record.rounds
     if not rounds:
-        labels = f"{count_labels(record)} labels by {method_of(record)}"
-        return [*said, f"It has {labels}, and no error on a test set is known."]
+        said.append(f"It has {count_labels(record)} labels by {method_of(record)}.")
+        return [*said, no_errors(record.status)]
     last = rounds[-1]
     values = last.values
     said.append(

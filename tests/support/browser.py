@@ -29,13 +29,16 @@ def _needed() -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def browser(*, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Chrome]:
+def browser(
+    *, width: int = 1280, height: int = 900, dark: bool = False, in_3d: bool = False
+) -> Iterator[Chrome]:
     """Give a browser whose window is of this size; it ends, and leaves nothing, with the block.
 
     Args:
         width: Of the page, in CSS pixels; a phone's too, which no window of Chromium is narrow enough for.
         height: The same.
         dark: Whether the page is asked for its dark colours.
+        in_3d: Whether the page can draw in three dimensions, by WebGL without a graphics card.
     """
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
@@ -46,7 +49,7 @@ def browser(*, width: int = 1280, height: int = 900, dark: bool = False) -> Iter
         options.binary_location = chromium
         for argument in (
             "--headless=new",
-            "--disable-gpu",
+            *(["--use-angle=swiftshader", "--enable-unsafe-swiftshader"] if in_3d else ["--disable-gpu"]),
             "--disable-dev-shm-usage",
             "--no-first-run",
             "--disable-background-networking",

@@ -42,9 +42,9 @@ def draw_map(record: Record) -> Drawing | str:
         figure = Figure(figsize=(7.6, 3.9))
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes in (left, right):
-            axes.scatter(
-                test_at[:, 0], test_at[:, 1], s=10, color=QUIET, alpha=0.45, linewidths=0, label="test set"
-            )
+            if len(test):
+                x, y = test_at.T
+                axes.scatter(x, y, s=10, color=QUIET, alpha=0.45, linewidths=0, label="test set")
             axes.set_xlabel(f"component 1 ({explained[0]:.0%} of the variance)")
         left.set_ylabel(f"component 2 ({explained[1]:.0%})")
         _colour_by_source(left, placed, at)
@@ -105,6 +105,7 @@ def _colour_by_source(axes: Axes, placed: list[Judged], at: Float[np.ndarray, "n
 
 def _colour_by_error(figure: Figure, axes: Axes, placed: list[Judged], at: Float[np.ndarray, "n 2"]) -> None:
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_title("by error before training")
     error = np.array([item.error_eV_per_A for item in placed])
@@ -118,4 +119,6 @@ def _colour_by_error(figure: Figure, axes: Axes, placed: list[Judged], at: Float
     dots = axes.scatter(
         x[order], y[order], s=18, c=error[order], cmap="viridis_r", norm=LogNorm(), linewidths=0
     )
-    figure.colorbar(dots, ax=axes, label="largest force error (eV/Å)", format="%g")
+    ticks = LogLocator(subs=(1.0, 2.0, 5.0))
+    bar = figure.colorbar(dots, ax=axes, label="largest force error (eV/Å)", format="%g", ticks=ticks)
+    bar.ax.yaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,92 @@
+"""The report in a real browser: drawn, offline, on a desktop and on a phone."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from PIL import Image
+
+from fff.report.writing import write_report
+from tests.support.browser import browser, complaints, resize
+from tests.support.reported_campaigns import ReportedCampaign
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    campaign = ReportedCampaign(tmp_path_factory.mktemp("page") / "run")
+    campaign.fail("did not converge <script>document.title = 'taken'</script>", "tasks/label.failure.txt")
+    return write_report(campaign.run)
+
+
+@pytest.fixture
+def page(report):
+    """The page in a browser that reaches no network."""
+    with browser(in_3d=True) as page:
+        page.execute_cdp_cmd("Network.enable", {})
+        page.execute_cdp_cmd(
+            "Network.emulateNetworkConditions",
+            {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+        )
+        page.get(report.path.as_uri())
+        end = time.monotonic() + WAIT_S
+        while not (state := viewer_state(page)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert state == "ready"
+        yield page
+
+
+def viewer_state(page):
+    return page.execute_script("return document.getElementById('viewer').dataset.state")
+
+
+def drawn(page) -> Image.Image:
+    """Return a picture of the structure that is shown."""
+    time.sleep(0.5)  # a frame is drawn after the event that asks for it
+    png = page.find_element("id", "structure").screenshot_as_png
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def test_the_page_is_whole_without_a_network_on_desktop_and_phone(page):
+    for width in (1280, 390):
+        resize(page, width, 900)
+        wide = page.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
+    loaded = page.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert len(loaded) == 8
+    assert all(loaded)
+    sources = page.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in sources if not name.startswith(("data:", "blob:"))] == []
+    assert complaints(page) == []
+    assert page.title == "ethanol: report of a campaign"
+
+
+def test_the_worst_structures_are_drawn_and_a_row_shows_its_own(page):
+    first = drawn(page)
+    assert len(first.getcolors(maxcolors=1 << 20)) > 100  # shaded balls and sticks, on white
+    assert page.execute_script("return document.querySelectorAll('tr.shown').length") == 1
+    page.execute_script("document.querySelectorAll('button.show')[7].click()")
+    assert drawn(page).tobytes() != first.tobytes()
+    shown = page.execute_script("return document.querySelector('tr.shown').textContent")
+    assert shown.startswith("7: C2H6O")
+    assert complaints(page) == []
+
+
+def test_without_three_dimensions_the_page_says_so_and_keeps_its_table(report):
+    with browser() as page:
+        page.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument",
+            {"source": "HTMLCanvasElement.prototype.getContext = () => null;"},
+        )
+        page.get(report.path.as_uri())
+        end = time.monotonic() + WAIT_S
+        while not (state := viewer_state(page)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert state == "failed"
+        assert "cannot be shown here" in page.find_element("id", "viewer").text
+        assert len(page.find_elements("css selector", "button.show")) > 10
