@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Self
@@ -40,12 +41,8 @@ def tell(line: str) -> None:
 
 def is_terminal() -> bool:
     """Whether standard output is a terminal on which lines can be replaced."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
-        return False
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).lines >= LEAST_ROWS
-    except OSError:
-        return False
+    is_able = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
+    return is_able and shutil.get_terminal_size().lines >= LEAST_ROWS
 
 
 class LiveView:
