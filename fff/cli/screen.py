@@ -8,6 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from fff.compute.sites import make_site
+from fff.config.loading import DEFAULT
 from fff.data.run_directory import CONTENTS
 
 if TYPE_CHECKING:
@@ -148,13 +152,38 @@ def found(inputs: Inputs) -> str:
 
 
 def values(loaded: LoadedConfig) -> str:
-    """Return every value of the config with its source, in columns."""
+    """Return every value of the config with its source, in columns; on a terminal the defaults stand back."""
     flat = dict(_flat(loaded.config.model_dump(mode="json"), set(loaded.sources)))
-    rows = [(key, json.dumps(flat[key], ensure_ascii=False), loaded.sources[key]) for key in loaded.sources]
+    meant = _meant(loaded)
+    rows = [
+        (
+            key,
+            json.dumps(flat[key], ensure_ascii=False),
+            f"{source}{f', which means {meant[key]}' if flat[key] is None and key in meant else ''}",
+        )
+        for key, source in loaded.sources.items()
+    ]
     width = max(len(key) for key, _, _ in rows)
     wide = min(max(len(value) for _, value, _ in rows), 40)
-    lines = [f"{key:<{width}}  {value:<{wide}}  {source}" for key, value, source in rows]
+    lines = [
+        # What prints it takes such marks away where there is no terminal.
+        typer.style(f"{key:<{width}}  {value:<{wide}}  {source}", dim=source.startswith(DEFAULT))
+        for key, value, source in rows
+    ]
     return "\n".join([f"{'Key':<{width}}  {'Value':<{wide}}  Source", *lines])
+
+
+def _meant(loaded: LoadedConfig) -> dict[str, str]:
+    """Return what null stands for, for keys of which that depends on others or on the machine."""
+    config = loaded.config
+    means = {
+        "run_dir": _short(loaded.run_dir),
+        "selection.batch_size": str(config.batch_size),
+        "calculation.max_ahead": str(config.max_ahead),
+    }
+    workers = {"n_workers": "shared", "n_cpu_workers": "cpu"}
+    pools = make_site(config.site).pools
+    return means | {f"site.{key}": str(pools[pool]) for key, pool in workers.items() if pool in pools}
 
 
 def _flat(section: dict[str, Any], keys: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
