@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from fff.base.errors import RunDirectoryError
 from fff.base.files import refuse_links
-from fff.data.frames import FrameStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fff.data.frames import FrameStore
 
 __all__ = ["CONTENTS", "OPENING_NAMES", "RunDirectory"]
 
@@ -197,6 +198,9 @@ class RunDirectory:
     @property
     def frames(self) -> FrameStore:
         """Sampled frames."""
+        # NumPy comes with it, and `fff status` must answer at once.
+        from fff.data.frames import FrameStore
+
         return FrameStore(self.path / "frames")
 
     @property
