@@ -89,7 +89,7 @@ def notes(resumption: Resumption) -> list[str]:
 def _commands(where: str) -> list[str]:
     folder = shlex.quote(where)
     return [
-        f"Watch  tail -f {folder}/run.log",
+        f"Watch  fff watch {folder}, and with --web in the browser",
         f"Stop   Ctrl-C, or: fff stop {folder}; the same command again goes on",
     ]
 

@@ -24,7 +24,13 @@ def watch(
         bool, typer.Option("--open/--no-open", help="Open the page in the default browser.")
     ] = False,
 ) -> None:
-    """Watch a campaign: the same as status --watch, or with --web a page in the browser. Ctrl-C ends it."""
+    """Watch a campaign as it goes on, here or in the browser.
+
+    Without --web the same as fff status --watch. Ctrl-C ends the watching, never the campaign.
+    """
+    if not web and (port or open_page):
+        msg = "it belongs to --web"
+        raise typer.BadParameter(msg, param_hint="--port" if port else "--open")
     with Border():
         from fff.cli.folder import campaign_at
 

@@ -209,7 +209,7 @@ def _trainer(view: Mapping[str, Any], room: int) -> list[Text]:
         if every and number is not None and view["state"] == "running":
             rows.append(_row("next round", f"at {every} new labels: {new} so far"))
         elif number is None:
-            rows.append(_row("next round", "when the first labels are there"))
+            rows.append(_row("next round", "after the first labels"))
     return rows
 
 

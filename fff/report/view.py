@@ -70,10 +70,9 @@ class View:
         self._audits: deque[dict[str, Any]] = deque(maxlen=LAST_AUDITS)
         self._calculations_s: deque[float] = deque(maxlen=RECENT_TASKS)
         self._trained: dict[str, Mapping[str, Any]] = {}
-        self._label_times: list[float] = []
 
     def look(self) -> dict[str, Any]:
-        """Return what there is to be seen now, JSON-able; see `docs` of each part in the methods below."""
+        """Return what there is to be seen now, JSON-able; the methods below say what each part holds."""
         standing = read_standing(self.run)
         self._read_events()
         status = standing.status

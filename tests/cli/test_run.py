@@ -146,7 +146,7 @@ def test_a_run_says_what_it_does_where_it_writes_and_how_to_stop_it(campaign):
         "runs/some/",
         "├── config.yaml",
         "labels.db",
-        "tail -f runs/some/run.log",
+        "fff watch runs/some, and with --web in the browser",
         "Ctrl-C",
         "fff stop runs/some",
         "a line a minute",

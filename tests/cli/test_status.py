@@ -181,3 +181,10 @@ def test_a_page_is_served_until_it_is_interrupted(campaign):
 
 def test_a_port_that_is_none_is_a_wrong_flag(campaign):
     assert fff("watch", campaign.run.path, "--web", "--port", "70000").exit_code == 2
+
+
+@pytest.mark.parametrize("flags", [("--port", "8000"), ("--open",)])
+def test_flags_of_the_page_without_it_are_refused(campaign, flags):
+    result = fff("watch", campaign.run.path, *flags)
+    assert result.exit_code == 2
+    assert f"Invalid value for {flags[0]}: it belongs to --web" in result.stderr
