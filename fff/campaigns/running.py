@@ -145,11 +145,13 @@ class Campaign:
         return sitting.carry_out()
 
     def _already_over(self, resumption: Resumption, sitting: Sitting) -> Outcome:
+        report = f"Report: {self.run.report}" if self.run.report.is_file() else ""
         if self.run.store.exists() or _is_unfinished(self.run):
             # Its last process was killed between its last event and its last words.
             outcome = sitting.conclude()
             if outcome.state != "finished":
                 return outcome
+            report = outcome.report
         verdict = resumption.policy.verdict
         reason = verdict.reason if verdict else ""
         table = ""
@@ -159,7 +161,7 @@ class Campaign:
             names = ", ".join(resumption.lost)
             reason = f"{reason.rstrip('.')}; the files of {names} are missing or damaged since"
         more = f"{reason}. To go on, ask for more with -o stop.max_labels=N"
-        return Outcome("finished", last_line(self.run, "finished", more), table)
+        return Outcome("finished", last_line(self.run, "finished", more), table, report)
 
 
 def _is_unfinished(run: RunDirectory) -> bool:

@@ -75,11 +75,13 @@ class Outcome:
         state: finished, stopped or failed.
         message: The last line for people.
         table: The summary table, for people.
+        report: The line that says where the report is; empty if none was due.
     """
 
     state: State
     message: str
     table: str = ""
+    report: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -369,11 +371,10 @@ class Sitting:
         except OSError as error:
             logger.warning("Status and summary could not be written: %s", error)
             reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"
-        if state == "finished":
-            table = f"{table.rstrip()}\n\n{self._report()}\n"
+        report = self._report() if state == "finished" else ""
         line = last_line(self.run, state, reason)
         logger.info("%s", line)
-        return Outcome(state, line, table)
+        return Outcome(state, line, table, report)
 
     def _report(self) -> str:
         """Write the report of a finished campaign; return where it is, or why there is none."""
@@ -390,7 +391,7 @@ class Sitting:
             return f"The report could not be written: {reason} Try: fff report {self.run.path} --output FILE"
         for warning in report.warnings:
             logger.warning("Report: %s", warning)
-        lacking = f" (it lacks {len(report.warnings)} parts, and says which)" if report.warnings else ""
+        lacking = " (what it lacks stands at its top)" if report.warnings else ""
         return f"Report: {report.path}{lacking}"
 
     def _status_writer(self, found: Replay) -> StatusWriter:

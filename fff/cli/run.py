@@ -144,6 +144,8 @@ def carry_out(
             outcome = campaign.carry_out(say=tell, walltime_end=walltime_end)
     if outcome.table:
         tell(f"\n{outcome.table.strip()}\n")
+    if outcome.report:
+        tell(outcome.report)
     return outcome.message, outcome.exit_code
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fff.report.record import Evaluation, Record
 
-__all__ = ["command", "count_labels", "method_of", "next_step", "sentences", "tiles"]
+__all__ = ["command", "count_labels", "method_of", "next_step", "sentences", "tiles", "why_no_error"]
 
 STILL_FALLS = 0.05
 """Part by which a round must lower the error for more labels to be worth asking for."""
@@ -37,7 +37,7 @@ def sentences(record: Record) -> list[str]:
     rounds = record.rounds
     if not rounds:
         said.append(f"It has {count_labels(record)} labels by {method_of(record)}.")
-        return [*said, no_errors(record.status)]
+        return [*said, why_no_error(record)]
     last = rounds[-1]
     values = last.values
     said.append(
@@ -54,6 +54,13 @@ def sentences(record: Record) -> list[str]:
         )
     said += _against_baseline(last, record.baseline)
     return said
+
+
+def why_no_error(record: Record) -> str:
+    """Return why no committee has an error on a test set."""
+    if record.standing.is_alive:
+        return "No committee has been measured on a test set yet."
+    return no_errors(record.status)
 
 
 def _bounds(values: Mapping[str, Any]) -> str:
@@ -109,7 +116,7 @@ def next_step(record: Record) -> tuple[str, str]:
         "The last round did not lower the error much: more labels of this kind may not help. Look at the "
         "worst structures, and at the model's size and training, before asking for more labels."
     )
-    return advice, more
+    return advice, ""
 
 
 def command(record: Record, what: str) -> str:

@@ -211,6 +211,23 @@ def test_status_and_files_are_those_that_are_promised(campaign):
     assert list(run.tasks.iterdir()) == []
 
 
+def test_its_report_is_written_with_every_figure(campaign):
+    outcome, run, _ = campaign
+    assert outcome.report == f"Report: {run.report}"
+    assert "<h1>small" in run.report.read_text()
+    figures = {path.stem for path in (run.path / "figures").glob("*.png")}
+    assert figures == {
+        "audits",
+        "cost",
+        "deviation_error",
+        "labels_chosen",
+        "learning_curve",
+        "parity",
+        "structure_map",
+        "timeline",
+    }
+
+
 def test_the_resolved_config_gives_the_same_config_again(campaign):
     _, run, _ = campaign
     again = load_config(run.config).config

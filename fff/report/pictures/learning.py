@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fff.report.drawing import COLOURS, INK, QUIET, Column, Drawing, drawing
 from fff.report.pictures.axes import logarithmic, time_unit
 from fff.report.sittings import sittings_of
-from fff.report.summary import no_errors
+from fff.report.verdict import why_no_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def draw_learning_curve(record: Record) -> Drawing | str:
     """Draw the force error on the test set over labels and over time; a sentence where there is none."""
     rounds = record.rounds
     if not rounds:
-        return no_errors(record.status)
+        return why_no_error(record)
     from matplotlib.figure import Figure
 
     sittings = sittings_of(record)

@@ -75,7 +75,11 @@ def draw_timeline(record: Record) -> Drawing | str:
         axes.set_xlabel(f"time worked ({unit})")
         axes.grid(visible=False)
         figure.legend(loc="outside upper center", ncols=5, fontsize=8, handlelength=1.2)
-    resumed = " Dotted lines: the campaign was stopped there and went on." if sittings.stretches[1:] else ""
+    resumed = (
+        " Dotted lines: the campaign was stopped there and went on; tasks it broke off are white."
+        if sittings.stretches[1:]
+        else ""
+    )
     what = (
         "How many workers were at which kind of task; the gap to the dashed line was idle."
         if many

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -118,6 +119,8 @@ def test_a_campaign_whose_last_process_was_killed_at_the_very_end_is_concluded(l
         outcome = campaign.carry_out(say=pytest.fail)
     assert (outcome.state, outcome.exit_code) == ("finished", 0)
     assert "Time:" in outcome.table
+    assert outcome.report.startswith(f"Report: {run.report}")
+    assert run.report.is_file()
     assert not run.store.exists()
     status = json.loads(run.status.read_text())
     assert (status["state"], status["resumable"]) == ("finished", False)
@@ -127,6 +130,29 @@ def test_a_campaign_whose_last_process_was_killed_at_the_very_end_is_concluded(l
         f"round-{left.game.state.committee.round:03d}"
     ] * 3
     assert run.events.read_bytes() == before
+
+
+def test_a_report_that_cannot_be_written_leaves_a_finished_campaign_finished(left):
+    left.play()
+    left.run.status.write_text(json.dumps({"state": "running"}))
+    (left.run.path / ".report.html.probe").mkdir()
+    with open_campaign(config_of(left.run)) as campaign:
+        outcome = campaign.carry_out(say=pytest.fail)
+    assert (outcome.state, outcome.exit_code) == ("finished", 0)
+    assert (
+        f"The report could not be written: The report {left.run.report} cannot be written" in outcome.report
+    )
+    assert not left.run.report.exists()
+
+
+def test_a_walltime_that_is_near_leaves_the_report_to_the_user(left):
+    left.play()
+    left.run.status.write_text(json.dumps({"state": "running"}))
+    with open_campaign(config_of(left.run)) as campaign:
+        outcome = campaign.carry_out(say=pytest.fail, walltime_end=time.monotonic() + 50.0)
+    assert outcome.state == "finished"
+    assert f"fff report {left.run.path}" in outcome.report
+    assert not left.run.report.exists()
 
 
 # --- signals --------------------------------------------------------------------------------------------
