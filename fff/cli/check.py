@@ -78,7 +78,8 @@ def check(
         from fff.cli.walltime import seconds
         from fff.config import load_config
 
-        loaded = load_config(config, override or [], flags=changes(given))
+        flags = changes(given)
+        loaded = load_config(config, override or [], flags=flags)
         wait_s = LONGEST_LABEL_S if wait is None else seconds(wait)
         try:
             findings = _show(loaded, wait_s, quiet=as_json)
@@ -86,11 +87,10 @@ def check(
             typer.echo("Stopped: the check was interrupted; nothing is left of it.", err=True)
             raise typer.Exit(STOPPED) from None
     n_failed = sum(finding.status == "failed" for finding in findings)
-    n_warnings = sum(finding.status == "warning" for finding in findings)
     if as_json:
         tell(json.dumps(_as_json(str(config), findings, n_failed), ensure_ascii=False))
     else:
-        tell(f"\n{_last_line(str(config), n_failed, n_warnings)}")
+        tell(f"\n{_last_line(str(config), findings, has_flags=bool(flags or override))}")
     raise typer.Exit(FAILED if n_failed else 0)
 
 
@@ -197,12 +197,14 @@ def _marks() -> dict[str, str]:
     return _MARKS
 
 
-def _last_line(config: str, n_failed: int, n_warnings: int) -> str:
+def _last_line(config: str, findings: list[Finding], *, has_flags: bool) -> str:
+    n_failed, n_warnings = (sum(f.status == status for f in findings) for status in ("failed", "warning"))
     warnings = f", {n_warnings} to think about (!)" if n_warnings else ""
     if n_failed:
         what = "One thing" if n_failed == 1 else f"{n_failed} things"
         return f"{what} to repair{warnings}: see the lines with {_marks()['failed']}."
-    return f"All is in order{warnings}. Start it with: fff run {config}"
+    flags = " and the same flags" if has_flags else ""
+    return f"All is in order{warnings}. Start it with: fff run {config}{flags}"
 
 
 def _as_json(config: str, findings: list[Finding], n_failed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fff.cli.border import Border
+from fff.cli.live import tell
 
 if TYPE_CHECKING:
     from fff.config.presets import Preset
@@ -41,7 +42,7 @@ def init(
         target = output or Path(f"{found.name}.yaml")
         _write(found, target)
         name = target if target.parent != Path() else target.name
-        typer.echo(f"Next: edit it, then `fff check {name}` and `fff run {name}`.")
+        tell(f"Next: edit it, then `fff check {name}` and `fff run {name}`.")
 
 
 def _list() -> None:
@@ -53,12 +54,12 @@ def _list() -> None:
     width = max(len(preset.name) for preset in known) + 2
     for preset in known:
         indent = " " * width
-        typer.echo(
+        tell(
             textwrap.fill(
                 preset.about, 100, initial_indent=f"{preset.name:<{width}}", subsequent_indent=indent
             )
         )
-    typer.echo("\nWrite one with: fff init PRESET")
+    tell("\nWrite one with: fff init PRESET")
 
 
 def _write(preset: Preset, target: Path) -> None:
@@ -88,7 +89,7 @@ def _write(preset: Preset, target: Path) -> None:
     except OSError as error:
         msg = f"{target} cannot be written: {error.strerror}."
         raise InputFileError(msg, hint="Choose another place with -o FILE.", path=str(target)) from error
-    typer.echo(f"Wrote {target}: {preset.about}")
+    tell(f"Wrote {target}: {preset.about}")
     for path in content:
-        typer.echo(f"      {path}, which it names")
-    typer.echo(f"      {schema}, from which editors complete keys and check values")
+        tell(f"      {path}, which it names")
+    tell(f"      {schema}, from which editors complete keys and check values")

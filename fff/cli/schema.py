@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fff.cli.border import Border
+from fff.cli.live import tell
 
 __all__ = ["check_replaceable", "schema", "write_schema"]
 
@@ -36,7 +37,7 @@ def schema(
     """
     with Border():
         if output is None:
-            typer.echo(_text(form), nl=False)
+            tell(_text(form).removesuffix("\n"))
             return
         write_schema(output, form)
         typer.echo(f"Wrote {output}", err=True)

@@ -21,6 +21,7 @@ from fff.reference.probing import probe_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from ase import Atoms
 
@@ -43,6 +44,9 @@ _STEEPEST = 3.0
 _REPEATS = 5
 _STEP_A = 0.005
 """About what an atom moves in a step of dynamics."""
+
+_HEAD_BYTES = 20_000
+_VERSION = re.compile(r"(?:[Vv]ersion|\(NWChem\)|\bv\.)\s*:?\s*v?(\d+(?:\.\d+)+)")
 
 _KEPT_IN = re.compile(r" Its files are in \S+?\.(?=\s|$)")
 _REPAIRS: dict[type[ReferenceFailure], str] = {
@@ -123,6 +127,8 @@ def label_smallest(known: Known) -> Iterator[Finding]:
         return
     structures = sorted(known.inputs.every_structure, key=len)
     section = known.config.reference.model_dump(mode="json")
+    if "keep_files" in section:
+        section["keep_files"] = True  # they say which version of the code wrote them
     limit_s = min(float(section["time_limit_s"]), known.wait_s)
     with (
         _threads_of_a_worker(known),
@@ -136,9 +142,9 @@ def label_smallest(known: Known) -> Iterator[Finding]:
             return
         first_s = time.monotonic() - began
         known.label_s[len(label.atoms)] = label.wall_s
-        if first_s < _CHEAP_S:
+        if label.wall_s < _CHEAP_S:
             _measure(known, process, structures)
-    yield _labelled(known, label, first_s)
+    yield _labelled(known, label, first_s, _version_in(known.scratch / "tasks"))
     yield from _compared_with_largest(known)
 
 
@@ -218,20 +224,33 @@ def displaced(atoms: Atoms, index: int, scale_A: float = 0.02) -> Atoms:
     return copy
 
 
-def _labelled(known: Known, label: Label, first_s: float) -> Finding:
+def _version_in(folder: Path) -> str:
+    """Return what an external code says of its version in the files that it wrote, or nothing."""
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.is_file():
+            with path.open("rb") as file:
+                text = file.read(_HEAD_BYTES).decode(errors="replace")
+            if found := _VERSION.search(text):
+                return found[1]
+    return ""
+
+
+def _labelled(known: Known, label: Label, first_s: float, version: str) -> Finding:
     formula, n = label.atoms.get_chemical_formula(), len(label.atoms)
     largest = float(np.linalg.norm(label.forces_eV_per_A, axis=1).max())
     warm_s = known.label_s[n]
     values: dict[str, Any] = {
         "formula": formula,
         "n_atoms": n,
+        "code_version": version or None,
         "energy_eV": label.energy_eV,
         "max_force_eV_per_A": largest,
         "first_s": round(first_s, 3),
         "label_s": round(warm_s, 5),
     }
+    by = f", version {version}," if version else ""
     found = (
-        f"{known.method} of {formula} ({n} atoms): {label.energy_eV:.3f} eV, largest force {largest:.2f} "
+        f"{known.method}{by} of {formula} ({n} atoms): {label.energy_eV:.3f} eV, largest force {largest:.2f} "
         f"eV/Å, in {in_words(warm_s)} (the first with its start: {in_words(first_s)})"
     )
     limit = known.config.sampling.max_force_eV_per_A

@@ -245,10 +245,13 @@ def _look_at_campaign(run: RunDirectory, known: Known) -> Finding:
         )
     done = resumption.policy.snapshot()["labels"]["done"]
     target = resumption.loaded.config.stop.max_labels
+    goes_on = "`fff run` would go on with it"
+    if resumption.is_over:
+        goes_on = "It is over, and -o stop.max_labels=N asks for more"
     return warning(
         "run directory",
         f"{run.path} holds a campaign with {done} of {target} labels",
-        "`fff run` would go on with it; for a new one choose another with --run-dir.",
+        f"{goes_on}; for a new one choose another with --run-dir.",
         path=str(run.path),
         labels=done,
         target=target,

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 
 import pytest
 from ruamel.yaml import YAML
 
+import fff.config.presets as module
 from fff.base.errors import ConfigError
 from fff.config import load_config
 from fff.config.commenting import OFTEN_CHANGED, commented
@@ -65,6 +67,17 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
     with pytest.raises(ConfigError) as error:
         find_preset("quikstart")
     assert "Did you mean quickstart?" in error.value.hint
+
+
+def test_an_installed_package_brings_its_presets_along(tmp_path, monkeypatch):
+    build = tomllib.loads((module.presets()[0].path.parents[1] / "pyproject.toml").read_text())["tool"][
+        "hatch"
+    ]
+    assert build["build"]["targets"]["wheel"]["force-include"] == {"configs": "fff/presets"}
+    (tmp_path / "fff" / "presets").mkdir(parents=True)
+    shutil.copy(find_preset("minimal").path, tmp_path / "fff" / "presets" / "mine.yaml")
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path / "fff")
+    assert [preset.name for preset in presets()] == ["mine"]
 
 
 def test_every_preset_begins_with_a_sentence_about_it():
