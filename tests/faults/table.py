@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,5 +83,4 @@ def write_table(section: str, rows: Sequence[Row]) -> None:
 
 
 def _without_paths(line: str) -> str:
-    words = [f"…/{Path(word).name}" if word.startswith("/") else word for word in line.split()]
-    return " ".join(words)
+    return re.sub(r"(?<!\w)/[^\s()]*", lambda path: f"…/{Path(path[0]).name}", line)
