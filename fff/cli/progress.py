@@ -18,7 +18,6 @@ __all__ = ["note", "progress", "time_left"]
 
 _LINE_EVERY_s = 60.0
 _REFRESHES_PER_s = 4.0
-_LONGEST_NOTE = 44
 
 
 def note(line: str) -> None:
@@ -104,32 +103,37 @@ class _Lines:
 def _bar(what: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[last]}", markup=True),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+        TextColumn("[dim]{task.fields[last]}", table_column=Column(no_wrap=True, ratio=1)),
     )
     console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, refresh_per_second=_REFRESHES_PER_s, transient=True) as shown:
-        yield _Bar(shown, shown.add_task(what, total=None, unit=unit, left="", last="", start=False))
+    shown = Progress(
+        *columns, console=console, refresh_per_second=_REFRESHES_PER_s, transient=True, expand=True
+    )
+    with shown:
+        task = shown.add_task(what, total=None, count="", left="", last="")
+        yield _Bar(shown, task, unit)
 
 
 class _Bar:
-    def __init__(self, shown: Progress, task: TaskID) -> None:
-        self._shown, self._task = shown, task
+    def __init__(self, shown: Progress, task: TaskID, unit: str) -> None:
+        self._shown, self._task, self._unit = shown, task, unit
         self._pace = _Pace()
 
     def __call__(self, done: int, total: int, last: str) -> None:
         from rich.markup import escape
 
-        self._shown.start_task(self._task)
         self._shown.update(
             self._task,
             completed=done,
             total=total,
+            count=f"{done} of {total} {self._unit}",
             left=self._pace.left(done, total),
-            last=escape(last[-_LONGEST_NOTE:]),
+            last=escape(last),
         )

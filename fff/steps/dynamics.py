@@ -213,7 +213,7 @@ def _threshold(members: Sequence[Path], loaded: LoadedConfig) -> Threshold:
                 return Threshold(config.sampling.stop_deviation_eV_per_A, f"{_KEY} of the campaign")
             if (folder / TRAINED).is_file():
                 p99 = float(read_json(folder / COMMITTEE)["deviation_on_labels_eV_per_A"]["p99"])
-                told = f"{_GROUND:g} times what 1 % of the labels exceed that it was trained with"
+                told = f"{_GROUND:g} times what 99 % of its training labels stay below"
                 return Threshold(_GROUND * p99, told)
         except (OSError, ValueError, KeyError, TypeError, FffError):
             break

@@ -1,0 +1,31 @@
+"""Outputs belong to one process and are never written over."""
+
+import pytest
+
+from fff.base.errors import RunDirectoryError
+from fff.steps.outputs import free_folder, taken
+
+
+def test_an_output_that_is_being_written_is_refused(tmp_path):
+    with (
+        taken(tmp_path / "labels.db"),
+        pytest.raises(RunDirectoryError, match="Another process writes"),
+        taken(tmp_path / "labels.db"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot be written"), taken(tmp_path / "file" / "labels.db"):
+        pass
+
+
+def test_a_folder_that_holds_something_is_refused_or_gets_a_number(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "parity.png").write_text("")
+    assert free_folder(None, tmp_path / "evaluation") == tmp_path / "evaluation-2"
+    with pytest.raises(RunDirectoryError, match="nothing is ever overwritten"):
+        free_folder(tmp_path / "evaluation", tmp_path / "x")
+    assert free_folder(tmp_path / "new", tmp_path / "x") == tmp_path / "new"
