@@ -45,7 +45,7 @@ def first_event(n_slots: int) -> Event:
         },
         selection={"chunk_size": 20, "pool_size": 5000},
         queue={"length": 20, "tolerance": 5},
-        stop={"max_labels": 10_000_000},
+        stop={"max_labels": 1_000_000},
     )
 
 

@@ -6,6 +6,7 @@ import math
 import shlex
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fff.base.files import read_json
@@ -13,7 +14,6 @@ from fff.data.run_lock import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from fff.data.run_directory import RunDirectory
 
@@ -63,8 +63,10 @@ class Standing:
         return {"schema_version": 1, **status}
 
     def how_to_go_on(self, folder: Path) -> str:
-        """Return the command that suits this state."""
-        where = shlex.quote(str(folder))
+        """Return the command that suits this state, as it is typed in the present folder."""
+        here = Path.cwd()
+        inside = folder.is_relative_to(here) and folder != here
+        where = shlex.quote(str(folder.relative_to(here) if inside else folder))
         if self.is_alive:
             return f"fff stop {where}"
         if self.state == "finished":

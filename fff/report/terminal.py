@@ -275,7 +275,7 @@ def _last_audit(sampler: Mapping[str, Any], room: int) -> Text:
         return _row("last audit", "not known")
     word, style = ("passed", "green") if last["passed"] else ("failed", "bold red")
     energies, forces = (
-        f" {1000 * energy:.1f} of {1000 * most_energy:g} meV/atom",
+        f" {1000 * energy:.{0 if energy >= 0.1 else 1}f} of {1000 * most_energy:g} meV/atom",
         f"{force:.2f} of {most_force:g} eV/Å",
     )
     return _row("last audit", (word, style), _fit(room - len(word), f"{energies}, {forces}", energies))
