@@ -117,7 +117,7 @@ def _bar(what: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
         *columns, console=console, refresh_per_second=_REFRESHES_PER_s, transient=True, expand=True
     )
     with shown:
-        task = shown.add_task(what, total=None, count="", left="", last="")
+        task = shown.add_task(what, total=None, count="", left="", last="starting")
         yield _Bar(shown, task, unit)
 
 

@@ -406,7 +406,7 @@ def _run(
 
 
 def _stopped(recorder: _Recorder, course: Course, threshold: Threshold, output: Path) -> Moved:
-    sentence = f"Stopped on request after step {recorder.step} of {course.n_steps}."
+    sentence = f"The last frame written is that of step {recorder.step} of {course.n_steps}."
     files = [str(output), str(_beside(output, ".csv"))]
     return Moved(
         "stopped", "stopped", sentence, recorder.step, course.n_steps, threshold, None, None, None, files
