@@ -278,7 +278,11 @@ def _last_audit(sampler: Mapping[str, Any], room: int) -> Text:
         f" {1000 * energy:.{0 if energy >= 0.1 else 1}f} of {1000 * most_energy:g} meV/atom",
         f"{force:.2f} of {most_force:g} eV/Å",
     )
-    return _row("last audit", (word, style), _fit(room - len(word), f"{energies}, {forces}", energies))
+    return _row(
+        "last audit",
+        (word, style),
+        _fit(room - len(word), f"{energies}, {forces}", energies, energies.replace(" of ", "/")),
+    )
 
 
 def _selector(view: Mapping[str, Any]) -> list[Text]:
