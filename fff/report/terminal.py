@@ -106,7 +106,10 @@ def _head(view: Mapping[str, Any], width: int) -> list[Text]:
         title.append(f"  workers busy: {busy}")
     lines = [title, _label_bar(view, width)]
     if view["state"] not in {"running", "finished"} and view["reason"]:
-        lines.append(Text(plain(view["reason"]), "bold" if view["state"] in {"failed", "left"} else ""))
+        seen_s = None if view["updated"] is None else max(0.0, view["now"] - view["updated"])
+        ago = f" ({duration(seen_s)} ago)" if seen_s is not None and view["state"] != "starting" else ""
+        style = "bold" if view["state"] in {"failed", "left"} else ""
+        lines.append(Text(plain(view["reason"]) + ago, style))
     lines += [Text(f"! {plain(note)}", "yellow") for note in view["notes"][:3]]
     return list(_fitting(lines))
 

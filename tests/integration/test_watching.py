@@ -16,7 +16,7 @@ import pytest
 
 from fff.data.events import read_events
 from tests.integration.test_campaign import OVERRIDES
-from tests.support.browser import browser, complaints
+from tests.support.browser import browser, complaints, resize
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -135,6 +135,9 @@ def watch_in_browser(address: str, terminal: Terminal) -> tuple[list[int], list[
             time.sleep(0.2)
         assert len(page.find_elements("css selector", "#curve circle")) >= 2
         assert page.find_elements("css selector", "#lanes svg")
+        resize(page, 390, 800)
+        time.sleep(2.0)  # as wide as a phone; nothing is wider, also not what was drawn before
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 390
         assert complaints(page) == []
     return counts, states
 
