@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _MOST_SOURCES = 20
-_SHIFTED = 0.5
+_SHIFTED = 0.2
+_LARGE = 20.0
 
 
 def evaluate(
@@ -118,7 +119,7 @@ def _remarks(evaluated: Evaluated) -> Iterator[str]:
         yield "What the model was trained on is not known here; whether this is a test error, you must know."
     shifted = evaluated.errors["energy_mae_shifted_meV_per_atom"]
     mae = evaluated.errors["energy_mae_meV_per_atom"]
-    if shifted < _SHIFTED * mae:
+    if mae > _LARGE and shifted < _SHIFTED * mae:
         yield (
             f"Energies differ by constants for each element; without them their MAE would be {shifted:.2f} "
             f"meV/atom.\nAnother reference method than the model's?"
