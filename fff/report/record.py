@@ -368,7 +368,7 @@ def _prediction(run: RunDirectory, evaluations: list[Evaluation], troubles: list
 
 def _first_line(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
-        return "the file is not there, as in campaigns of before fff kept it"
+        return "the file is not there, as in campaigns made before fff kept it"
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
