@@ -32,7 +32,7 @@ def evaluate(
     labels: Annotated[
         list[str],
         typer.Argument(
-            metavar="LABELS...",
+            metavar="LABELS",
             help="Files with energies and forces (file@::10 for some), databases, run directories.",
         ),
     ],
@@ -43,7 +43,7 @@ def evaluate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate a model on labels: errors per element and per source, a parity figure, each structure's."""
+    """Evaluate a model on labels. Errors per element and per source, a parity figure, each structure's."""
     with Border() as border:
         from fff.cli.progress import progress
         from fff.steps.evaluation import evaluate_model

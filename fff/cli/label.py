@@ -24,7 +24,7 @@ def label(
     structures: Annotated[
         list[str],
         typer.Argument(
-            metavar="STRUCTURES...",
+            metavar="STRUCTURES",
             help="Files that ASE reads (file@0:10 for some frames), folders, molecule:NAME, cluster:H2O:6 …",
         ),
     ],

@@ -27,7 +27,7 @@ def train(
     labels: Annotated[
         list[str],
         typer.Argument(
-            metavar="LABELS...",
+            metavar="LABELS",
             help="Files with energies and forces (file@:100 for some), databases, run directories.",
         ),
     ],
@@ -53,7 +53,7 @@ def train(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a committee on labels, or with --committee-size 1 one model. Run again, it goes on."""
+    """Train a committee on labels. With --committee-size 1 it is one model. Run again, it goes on."""
     flags = {
         "labels": ("LABELS", list(labels)),
         "model.start": ("--start", start),
