@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from ase.build import molecule
 from colmena.exceptions import TimeoutException
 
 from fff.base.errors import CampaignError
-from fff.campaigns.checking.findings import failed, fine, in_words, warning
+from fff.campaigns.checking.findings import failed, fine, in_words, skipped
 from fff.campaigns.checking.labelling import displaced
 from fff.compute.queues import LocalQueues
 from fff.compute.server import start_server, stop_server
@@ -48,6 +49,13 @@ _MOST_STRUCTURES = 64
 _STEPS = 100
 _REPEATS = 4
 _LAST_BYTES = 4000
+# The model knows nothing: what it does to the structure is no reason to end a run.
+_UNGUARDED = {
+    "stop_deviation_eV_per_A": 1e9,
+    "max_temperature_factor": 1e9,
+    "max_force_eV_per_A": 1e9,
+    "min_distance_factor": 0.0,
+}
 _FOLDER = "round-000/member-1"
 
 
@@ -152,6 +160,9 @@ class _Trial:
         training = config.training.model_dump(mode="json") | {
             "max_epochs": _EPOCHS,
             "stop_patience": 10 * _EPOCHS,
+            "plateau_patience": 10 * _EPOCHS,
+            # Zeros are nothing to learn from: this takes as long, and cannot fail.
+            "learning_rate": config.training.min_learning_rate,
             "time_limit_s": _TRAINING_LIMIT_S,
         }
         call = Call(
@@ -186,7 +197,7 @@ class _Trial:
                 "temperature_K": config.sampling.temperature_K[0],
                 "seed": 1,
             },
-            settings={"sampling": config.sampling.model_dump(mode="json")},
+            settings={"sampling": config.sampling.model_dump(mode="json") | _UNGUARDED},
             models=tuple(parcels),
         )
         seen: set[str] = set()
@@ -208,7 +219,7 @@ class _Trial:
             return _Answer(kind, pool, failure=self._why_no_answer(began))
         if not result.success:
             why = result.failure_info.exception if result.failure_info else "the task was lost"
-            return _Answer(kind, pool, failure=why)
+            return _Answer(kind, pool, failure=_innermost(why))
         envelope = result.value
         if envelope["outcome"] != "done":
             return _Answer(kind, pool, failure=envelope["values"].get("message", "no message"))
@@ -236,6 +247,12 @@ class _Trial:
         state = "did not answer" if self.server.is_alive() else "ended"
         lines = _last_line(self.run.path / "parsl" / "server.log")
         return f"the workers {state} within {waited_s:.0f} s{': ' + lines if lines else ''}"
+
+
+def _innermost(exception: str) -> str:
+    """Return the reason in an exception of Parsl, which prints all of its executor before it."""
+    found = re.search(r"\w+Error\(.*\)(?=\)$)", exception.strip(), re.DOTALL)
+    return re.sub(r"(\\n|\\t|\s)+", " ", found[0]) if found else exception
 
 
 def _last_line(path: Path) -> str:
@@ -300,7 +317,7 @@ def _about_training(known: Known, trial: _Trial, answer: _Answer) -> Finding:
     return fine(
         "training",
         f"{in_words(known.epoch_s * n)} an epoch of {n} structures on {answer.device}; "
-        f"{in_words(known.epoch_s)} a structure; a model takes {known.model_bytes / 1e6:.2g} MB",
+        f"{in_words(known.epoch_s)} a structure; a model takes {known.model_bytes / 1e6:,.1f} MB",
         epoch_s_per_structure=known.epoch_s,
         model_bytes=known.model_bytes,
         device=answer.device,
@@ -324,9 +341,8 @@ def _about_dynamics(known: Known, answer: _Answer) -> Iterator[Finding]:
     steps = (answer.values or {})["steps"]
     if steps < _STEPS // 4:
         reason = (answer.values or {})["reason"]
-        found = f"a run ended after {steps} of {_STEPS} steps ({reason}), too early to tell its time"
-        hint = "Look at sampling.timestep_fs, and at the start structures: atoms too close, forces too large."
-        yield warning("dynamics", found, hint, steps=steps)
+        found = f"a run ended after {steps} of {_STEPS} steps ({reason}), too early to tell what a step takes"
+        yield skipped("dynamics", found)
         return
     known.dynamics_s = answer.own_s / steps
     sampling = known.config.sampling
