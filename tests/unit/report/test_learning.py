@@ -1,44 +1,91 @@
-"""Learning curves, over epochs and over labels."""
+"""The learning curve, and what is said of it."""
 
-from fff.report.learning import draw_error_over_labels, draw_histories, read_history
+from __future__ import annotations
 
-HISTORY = """epoch,wall,learning_rate,train_loss,validation_score,validation_force_mae
-,s,,,,eV/Å
-1,0.5,0.005,1.5,0.4,0.31
-2,1.1,0.005,1.2,,
-"""
+from dataclasses import replace
 
+import pytest
 
-def test_a_history_is_read_with_its_gaps(tmp_path):
-    (tmp_path / "history.csv").write_text(HISTORY)
-    rows = read_history(tmp_path / "history.csv")
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert rows[1]["validation_force_mae"] is None
+from fff.report import verdict
+from fff.report.pictures.learning import draw_learning_curve
+from fff.report.record import Evaluation, read_record
+from tests.support.reported_campaigns import ReportedCampaign
 
 
-def test_every_epoch_of_every_member_is_in_the_table(tmp_path):
-    (tmp_path / "history.csv").write_text(HISTORY)
-    rows = read_history(tmp_path / "history.csv")
-    drawn = draw_histories({"member-0": rows, "member-1": rows})
-    lines = drawn.csv().splitlines()
-    assert lines[2] == "member-0,1,0.5,0.005,1.5,310"
-    assert lines[5] == "member-1,2,1.1,0.005,1.2,"
-    assert drawn.png().startswith(b"\x89PNG")
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return read_record(ReportedCampaign(tmp_path_factory.mktemp("learning") / "run").run)
 
 
-def test_a_training_without_validation_is_drawn_all_the_same():
-    row = dict.fromkeys(["wall", "learning_rate", "train_loss", "validation_force_mae"])
-    assert draw_histories({"member-0": [{"epoch": 1.0, **row}]}).png().startswith(b"\x89PNG")
+def evaluation(name, error, low, high, n_labels=24):
+    values = {
+        "n_structures": 12,
+        "force_mae_meV_per_A": error,
+        "force_rmse_meV_per_A": error,
+        "force_mae_interval_meV_per_A": None if low is None else [low, high],
+        "mean_force_mae_meV_per_A": 600.0,
+        "energy_mae_meV_per_atom": 1.0,
+    }
+    return Evaluation(name, n_labels, 1.7e9 + 10, values)
 
 
-def test_the_error_over_labels_is_sorted_and_has_its_interval():
-    def errors(mae, interval):
-        return {
-            "force_mae_meV_per_A": mae,
-            "force_mae_interval_meV_per_A": interval,
-            "mean_force_mae_meV_per_A": 800.0,
-        }
+def labels_of(drawn):
+    return [line.get_label() for line in drawn.figure.axes[0].lines]
 
-    drawn = draw_error_over_labels({60: errors(50.0, [45.0, 56.0]), 20: errors(90.0, None)}, n_members=2)
-    assert drawn.csv().splitlines()[2:] == ["20,90,,", "60,50,45,56"]
-    assert drawn.png().startswith(b"\x89PNG")
+
+def test_the_curve_has_every_committee_with_its_labels_and_interval(record):
+    drawn = draw_learning_curve(record)
+    columns = {column.name: list(column.values) for column in drawn.columns}
+    assert columns["committee"] == ["round-000", "round-001", "round-002", "baseline"]
+    assert columns["labels"] == [8, 16, 24, 24]
+    for low, error, high in zip(
+        columns["force_mae_low"], columns["force_mae"], columns["force_mae_high"], strict=True
+    ):
+        assert low < error < high
+    assert {"committees", "as many random frames", "mean force as predictor"} <= set(labels_of(drawn))
+    assert "target" not in labels_of(drawn)
+
+
+def test_a_target_is_a_line(record):
+    config = {**record.config, "stop": {"max_labels": 24, "force_error_eV_per_A": 0.05}}
+    drawn = draw_learning_curve(replace(record, config=config))
+    (line,) = [line for line in drawn.figure.axes[0].lines if line.get_label() == "target"]
+    assert list(line.get_ydata()) == [50.0, 50.0]
+
+
+def test_one_stretch_of_dynamics_gives_no_interval_and_that_is_said(record):
+    few = replace(record, evaluations=[evaluation("round-000", 100.0, None, None)])
+    assert list(draw_learning_curve(few).columns[4].values) == [None]
+    assert "how certain that is cannot be said" in " ".join(verdict.sentences(few))
+
+
+def test_without_an_error_the_reason_stands_in_the_place_of_the_curve(record):
+    status = {**record.status, "first_failures": {"evaluate": "no member gives finite numbers"}}
+    without = replace(record, evaluations=[], standing=replace(record.standing, status=status))
+    assert draw_learning_curve(without) == (
+        "No error on a test set is known: no member gives finite numbers."
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "random", "said"),
+    [
+        ((50.0, 40.0, 60.0), (100.0, 90.0, 110.0), "choosing labels paid on this test set"),
+        ((100.0, 90.0, 110.0), (50.0, 40.0, 60.0), "choosing labels did not pay on this test set"),
+        ((50.0, 40.0, 60.0), (60.0, 50.0, 70.0), "does not tell which is better"),
+    ],
+)
+def test_the_comparison_with_random_frames_says_no_more_than_the_intervals_do(record, own, random, said):
+    both = [evaluation("round-000", *own), evaluation("baseline", *random)]
+    assert said in " ".join(verdict.sentences(replace(record, evaluations=both)))
+
+
+def test_more_labels_are_advised_while_the_error_falls(record):
+    falls = [evaluation("round-000", 100.0, 90.0, 110.0, 12), evaluation("round-001", 80.0, 70.0, 90.0)]
+    advice, command = verdict.next_step(replace(record, evaluations=falls))
+    assert "lowered the error by 20 %" in advice
+    assert command == f"fff resume {record.run.path} -o stop.max_labels=48"
+    level = [evaluation("round-000", 80.0, 70.0, 90.0, 12), evaluation("round-001", 79.0, 70.0, 90.0)]
+    advice, command = verdict.next_step(replace(record, evaluations=level))
+    assert "may not help" in advice
+    assert command == ""

@@ -15,7 +15,9 @@ from fff.base.errors import RunDirectoryError
 from fff.data.events import Event
 from fff.data.labels import LabelStore
 from fff.data.run_directory import RunDirectory
-from fff.report import viewer
+from fff.report import results, viewer
+from fff.report.press import Press
+from fff.report.record import read_record
 from fff.report.writing import write_report
 from tests.support.reported_campaigns import ReportedCampaign
 
@@ -256,11 +258,7 @@ def test_a_campaign_that_has_only_begun_has_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "running"])
-def test_every_state_has_its_sentence_and_its_command(made, tmp_path, state, monkeypatch):
-    from fff.report import results
-    from fff.report.press import Press
-    from fff.report.record import read_record
-
+def test_every_state_has_its_sentence_and_its_command(made, tmp_path, state):
     path = tmp_path / "run"
     shutil.copytree(made.run.path, path)
     status = path / "status.json"
@@ -275,6 +273,7 @@ def test_every_state_has_its_sentence_and_its_command(made, tmp_path, state, mon
 # --- where it goes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_elsewhere_has_its_figures_beside_it_under_its_own_name(run, tmp_path):
     (tmp_path / "figures").mkdir()
     report = write_report(run, tmp_path / "mine.html")
@@ -314,8 +313,9 @@ def test_a_folder_without_a_campaign_is_an_error(tmp_path):
 
 def test_without_the_viewer_the_report_says_how_to_get_it(run, monkeypatch):
     monkeypatch.setattr(viewer, "find_spec", lambda name: None)
-    report = write_report(run)
-    page = read(report)
-    assert [warning for warning in report.warnings if "pip install chemiscope" in warning]
-    assert page.all("script") == []
+    press = Press(read_record(run), run.report, run.path / "figures")
+    page = Reader(results.worst(press))
+    assert [warning for warning in press.warnings if "pip install chemiscope" in warning]
+    assert press.warnings[0] in page.text
+    assert page.all("button") == []
     assert "label-000" in page.text
