@@ -285,9 +285,14 @@ def worst(press: Press) -> Markup:
     found = worst_structures(press.record)
     if not found:
         return tag("p", "No structure has a known error yet.", class_="quiet")
+    labels = "labels with the largest errors before anything was trained on them"
+    which = (
+        f"Structures of the test set with the largest errors of the last committee, then {labels}."
+        if press.record.prediction
+        else f"{labels.capitalize()}."
+    )
     said = (
-        "Structures of the test set with the largest errors of the last committee, then labels with the "
-        "largest errors before anything was trained on them. Look for what they have in common: a bond about "
+        f"{which} Look for what they have in common: a bond about "
         "to break, two molecules that touch, an angle that no training structure has."
     )
     is_shown = find_viewer() is not None

@@ -77,17 +77,9 @@ def describe_worst(worst: Sequence[Worst], *, shown: bool) -> Markup:
         name: str = f"{index}: {formula}"
         if shown:
             name = tag("button", name, class_="show", type="button", data_structure=str(index))
-        deviation = item.deviation_eV_per_A
-        rows.append(
-            [
-                name,
-                item.source,
-                item.name,
-                number(item.error_eV_per_A),
-                number(deviation),
-            ]
-        )
-    heading = ["structure", "source", "met in", "largest force error (eV/Å)", "deviation (eV/Å)"]
+        numbers = [number(item.error_eV_per_A), number(item.deviation_eV_per_A)]
+        rows.append([name, *numbers, item.source, item.name])
+    heading = ["structure", "largest force error (eV/Å)", "deviation (eV/Å)", "source", "met in"]
     return table(heading, rows, class_="names")
 
 

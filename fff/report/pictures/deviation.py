@@ -54,7 +54,7 @@ def draw_deviation(record: Record) -> Drawing | str:
     from matplotlib.figure import Figure
 
     with drawing():
-        figure = Figure(figsize=(7.6, 3.9) if len(panels) > 1 else (4.4, 3.9))
+        figure = Figure(figsize=(7.6, 4.4) if len(panels) > 1 else (4.4, 4.4))
         everything = [
             np.concatenate([part for *_, d, e in points for part in (d, e)]) for _, points in panels
         ]
@@ -105,14 +105,17 @@ def _draw_panel(axes: Axes, title: str, points: Points, limits: Float[np.ndarray
     axes.set_aspect("equal")
     axes.set_xlabel("largest force deviation (eV/Å)")
     axes.set_ylabel("largest force error (eV/Å)")
-    axes.set_title(title)
     found = agreement_of(
         np.concatenate([deviation for *_, deviation, _ in points]),
         np.concatenate([error for *_, error in points]),
     )
-    if found is not None:
-        text = f"rank correlation {found.rank_correlation:.2f}\n{found.n_structures} structures"
-        axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8)
+    # In the title: points may be anywhere in the panel.
+    says = (
+        ""
+        if found is None
+        else f"\nrank correlation {found.rank_correlation:.2f}, {found.n_structures} structures"
+    )
+    axes.set_title(title + says)
     if len(points) > 1:
         axes.legend(loc="lower right", markerscale=1.6, handletextpad=0.1, borderaxespad=0.2, fontsize=8)
 
