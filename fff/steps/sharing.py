@@ -15,10 +15,16 @@ __all__ = ["shared_by"]
 
 
 @contextlib.contextmanager
-def shared_by(n_processes: int) -> Iterator[None]:
-    """Have child processes that start in the block share the cores, unless the user said how many to take."""
+def shared_by(n_processes: int, *, at_most: int | None = None) -> Iterator[None]:
+    """Have child processes that start in the block share the cores, unless the user said how many to take.
+
+    Args:
+        n_processes: How many run at a time.
+        at_most: Threads of which each has a use; any number when None.
+    """
     given = any(os.environ.get(name) for name in THREAD_VARIABLES)
-    n_threads = str(max(1, cores_found() // n_processes))
+    share = max(1, cores_found() // n_processes)
+    n_threads = str(share if at_most is None else min(share, at_most))
     try:
         if not given:
             os.environ.update(dict.fromkeys(THREAD_VARIABLES, n_threads))
