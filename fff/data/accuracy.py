@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["force_accuracy"]
 
 N_RESAMPLES = 2000
+_MOST_DRAWN = 1_000_000
+"""Segments that are drawn at once: of a hundred thousand structures all resamples would take gigabytes."""
+
 meV = 1000.0  # noqa: N816 - the unit's own spelling
 
 
@@ -79,8 +82,13 @@ def _interval(labels: Sequence[Label], errors: Float[np.ndarray, "n_atoms 3"]) -
         return None
     total, count = np.array(list(sums.values())), np.array(list(counts.values()))
     # A fixed seed: the same predictions have the same interval, whoever asks.
-    draws = np.random.default_rng(0).integers(len(total), size=(N_RESAMPLES, len(total)))
-    means = total[draws].sum(axis=1) / count[draws].sum(axis=1)
+    rng = np.random.default_rng(0)
+    means = np.empty(N_RESAMPLES)
+    n_rows = max(1, _MOST_DRAWN // len(total))
+    for begin in range(0, N_RESAMPLES, n_rows):
+        rows = means[begin : begin + n_rows]
+        draws = rng.integers(len(total), size=(len(rows), len(total)))
+        rows[:] = total[draws].sum(axis=1) / count[draws].sum(axis=1)
     return [_rounded(bound) for bound in np.quantile(means, [0.025, 0.975])]
 
 

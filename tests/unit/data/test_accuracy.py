@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -73,3 +75,15 @@ def test_the_bounds_of_the_interval_are_the_quantiles_of_the_bootstrap():
     means = np.array([np.abs(forces).mean() for forces in predicted]) * 1000
     expected = means.mean() + np.array([-1.96, 1.96]) * means.std() / np.sqrt(400)
     np.testing.assert_allclose(found, expected, rtol=0.05)
+
+
+def test_the_interval_of_many_structures_takes_little_memory():
+    labels, predicted = noisy(5000, lambda i: "")
+    tracemalloc.start()
+    try:
+        assert force_accuracy(labels, np.zeros(5000), predicted)["force_mae_interval_meV_per_A"] is not None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # All resamples at once would take 2000 times 5000 times 8 bytes, three times over.
+    assert peak < 50e6
