@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from fff.data.events import Event
 
-__all__ = ["LEFT_OUT", "Cause", "Failures"]
+__all__ = ["LEFT_OUT", "LONGEST_REASON", "Cause", "Failures"]
 
 LEFT_OUT = "left-out"
 """Failure class of a member that a committee goes on without."""
 
 MOST_TRACES = 20
 """Paths that are kept of each cause; the newest ones."""
+
+LONGEST_REASON = 400
+"""Characters of a message that are looked at; a program may have printed a megabyte into it."""
 
 _VARYING = re.compile(r"(?<![A-Za-z])[-+]?\d+(\.\d+)?([eE][-+]?\d+)?|[\w./-]*/[\w./-]+|\b[\w]*\d[\w-]*\b")
 """What differs between two failures of one cause: numbers, paths, and names that hold numbers."""
@@ -119,7 +122,8 @@ def _committee_of(request: str) -> str:
 
 def _first_line(values: Mapping[str, Any]) -> str:
     lines = str(values.get("message") or "").strip().splitlines()
-    return lines[0].strip() if lines else str(values.get("error") or "no message")
+    line = lines[0].strip() if lines else str(values.get("error") or "no message")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} …"
 
 
 def _when(event: Event) -> float:
