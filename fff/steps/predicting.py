@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fff.base.errors import ModelFileError
 from fff.data.deviation import force_deviation
 from fff.models.files import find_members, read_member
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from fff.data.records import Label
-    from fff.models import Committee
+    from fff.models import Committee, CommitteePrediction
 
 __all__ = ["Predicted", "open_committee", "predict"]
 
@@ -67,6 +68,8 @@ def predict(
 
     Raises:
         StructureError: If a structure has an element that the committee was not trained on.
+        ModelFileError: If a member fails, or gives numbers that are not finite: the mean of the others, from
+            part to part, would be no committee's.
     """
     from fff.models.batches import check_elements
 
@@ -77,6 +80,7 @@ def predict(
     energies, forces, deviations = [], [], []
     for part in _parts(labels):
         found = committee.predict([label.atoms for label in part])
+        _check_all_answered(found, part)
         energies.append(found.energy_eV.mean(axis=0))
         forces += [each.mean(axis=0) for each in found.forces_eV_per_A]
         deviations += [
@@ -84,6 +88,17 @@ def predict(
         ]
         tell(len(forces), len(labels), "")
     return Predicted(np.concatenate(energies), forces, np.array(deviations), time.monotonic() - began)
+
+
+def _check_all_answered(found: CommitteePrediction, part: Sequence[Label]) -> None:
+    for index, why in found.failures.items():
+        msg = f"Member {index} of the committee could not predict {len(part)} structures: {why}"
+        raise ModelFileError(msg, hint="Where memory ran out, leave room for it, and begin again.", path="")
+    if not found.is_finite.all():
+        row, place = np.argwhere(~found.is_finite)[0]
+        formula = part[place].atoms.get_chemical_formula()
+        msg = f"Member {found.members_used[row]} of the committee gives no finite numbers for a {formula}."
+        raise ModelFileError(msg, hint="Train it again, or leave such structures out.", path="")
 
 
 def _parts(labels: Sequence[Label]) -> Iterator[Sequence[Label]]:
