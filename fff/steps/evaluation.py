@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fff.base.errors import RunDirectoryError, StructureError
+from fff.base.errors import FffError, StructureError
 from fff.base.files import read_json, write_json, write_text
+from fff.config import load_config
 from fff.data.accuracy import force_accuracy
 from fff.data.atomic_energies import fit_atomic_energies, sum_atomic_energies
 from fff.data.label_rows import read_rows
@@ -16,6 +17,7 @@ from fff.models.files import find_members
 from fff.report.agreement import agreement_of
 from fff.report.drawing import Column, columns_to_csv, write_drawing
 from fff.report.parity import draw_parity, errors_by_element
+from fff.steps.outputs import free_folder, taken
 from fff.steps.predicting import open_committee, predict
 from fff.steps.sources import LABELS, with_sources
 from fff.steps.training import TRAINED
@@ -45,7 +47,8 @@ class Evaluated:
         by_element: Force errors by element; see `errors_by_element`.
         by_source: As `errors`, by where the labels come from.
         agreement: How the deviation ranks the errors; None for one model, or few structures.
-        n_trained_on: Structures that the model was given in its training; None where that is not known.
+        n_trained_on: Structures that the model was given in its training; None where that is not known, as of
+            a model that was fine-tuned from another one.
         s_per_structure: Time of a prediction by all members.
         folder: Where the figure and the numbers are.
     """
@@ -75,6 +78,14 @@ def evaluate_model(
         FffError: If the model or the labels cannot be used.
         OSError: If the folder cannot be written.
     """
+    with taken(folder):
+        # Another process may have filled it since it was chosen.
+        return _evaluate(model, sources, free_folder(folder, folder), tell)
+
+
+def _evaluate(
+    model: Path, sources: Sequence[str], folder: Path, tell: Callable[[int, int, str], None]
+) -> Evaluated:
     committee = open_committee(model)
     named = with_sources(sources)
     labels = named.labels
@@ -83,7 +94,6 @@ def evaluate_model(
         raise StructureError(msg, hint="Give a file with at least one.")
     predicted = predict(committee, labels, tell)
     energies, forces = predicted.energy_eV, predicted.forces_eV_per_A
-    known = _structures_known(find_members(model)[0])
     evaluated = Evaluated(
         n_members=len(committee),
         errors={
@@ -96,7 +106,7 @@ def evaluate_model(
             for source in dict.fromkeys(named.sources)
         },
         agreement=_agreement(labels, predicted),
-        n_trained_on=None if known is None else sum(label.hash in known for label in labels),
+        n_trained_on=_n_trained_on(find_members(model)[0], labels),
         s_per_structure=predicted.wall_s / len(labels),
         folder=folder,
     )
@@ -144,21 +154,35 @@ def _agreement(labels: Sequence[Label], predicted: Predicted) -> dict[str, Any] 
     return None if found is None else asdict(found)
 
 
-def _structures_known(member: Path) -> set[str] | None:
-    """Return the hashes of the structures that a member was given in its training, or None.
-
-    A training notes them above its members; a campaign's `labels.db` holds all that it ever trained on.
-    """
-    above = list(member.resolve().parents)[:_LEVELS_TO_RUN]
-    for folder in above:
+def _n_trained_on(member: Path, labels: Sequence[Label]) -> int | None:
+    """Return how many labels are of structures that a member was given in its training; None if not known."""
+    for folder in list(member.resolve().parents)[:_LEVELS_TO_RUN]:
         try:
             if (folder / TRAINED).is_file():
-                return {str(structure) for structure in read_json(folder / TRAINED)["structures"]}
-            if (folder / "events.jsonl").is_file():
-                return {row.structure for row in read_rows(folder / LABELS)}
-        except (OSError, ValueError, KeyError, TypeError, RunDirectoryError):
+                told = read_json(folder / TRAINED)
+                known, are_all = {str(structure) for structure in told["structures"]}, not told["start"]
+            elif (folder / "events.jsonl").is_file():
+                known, are_all = _known_to_campaign(folder, member)
+            else:
+                continue
+        except (OSError, ValueError, KeyError, TypeError, FffError):
             return None
+        n_known = sum(label.hash in known for label in labels)
+        # What the model knew that it was fine-tuned from, nobody says.
+        return n_known if n_known or are_all else None
     return None
+
+
+def _known_to_campaign(run: Path, member: Path) -> tuple[set[str], bool]:
+    """Return the structures that the committees of a campaign were trained on, and whether these are all."""
+    if member.resolve().parent.name.startswith("baseline"):
+        # The random frames of the comparison are no labels.
+        return set(), False
+    known = {row.structure for row in read_rows(run / LABELS)}
+    try:
+        return known, load_config(run / "config.yaml").config.model.start is None
+    except FffError:
+        return known, False
 
 
 def _structure_columns(named: NamedLabels, predicted: Predicted) -> Iterator[Column]:

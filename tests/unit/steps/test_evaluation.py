@@ -1,13 +1,17 @@
 """Evaluations: per element, per source, and whether it is a test error at all."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from fff.base.errors import ModelFileError, StructureError
+from fff.base.errors import ModelFileError, RunDirectoryError, StructureError
 from fff.data.labels import LabelStore
+from fff.models import Committee
 from fff.steps.evaluation import evaluate_model
+from fff.steps.outputs import taken
+from fff.steps.predicting import open_committee, predict
 
 
 def evaluate(model, sources, folder):
@@ -69,6 +73,65 @@ def test_structures_that_a_campaign_trained_on_are_noticed(untrained, water_file
     assert same == water_labels[5].hash
     found = evaluate(member, [run, f"{water_file}@:2"], tmp_path / "out")
     assert found.n_trained_on == 1
+
+
+@pytest.mark.parametrize("start", [[], ["sha256-of-a-model"]])
+def test_what_a_fine_tuned_model_knew_before_is_not_known(untrained, water_file, tmp_path, start):
+    shutil.copytree(untrained, tmp_path / "tuned")
+    (tmp_path / "tuned" / "trained.json").write_text(json.dumps({"structures": ["s0"], "start": start}))
+    found = evaluate(tmp_path / "tuned", [water_file], tmp_path / "out")
+    assert found.n_trained_on == (None if start else 0)
+
+
+def test_the_comparison_of_a_campaign_was_not_trained_on_its_labels(untrained, water_labels, tmp_path):
+    run = tmp_path / "run"
+    for name in ("baseline", "baseline-2"):
+        shutil.copytree(untrained, run / "models" / name)
+    (run / "events.jsonl").write_text("")
+    with LabelStore(run / "labels.db") as store:
+        store.add("label-a", water_labels[5], source="audit", method="x")
+    assert evaluate(run / "models" / "baseline-2", [run], tmp_path / "out").n_trained_on is None
+
+
+def test_a_member_without_finite_numbers_is_refused_by_name(untrained, water_file, tmp_path):
+    from fff.models import load_force_field
+    from fff.models.files import read_member, write_member
+
+    broken = load_force_field(read_member(untrained / "member-1"), "cpu")
+    for parameter in broken.network.parameters():
+        parameter.data *= 1e30
+    shutil.copytree(untrained / "member-0", tmp_path / "broken" / "member-0")
+    write_member(tmp_path / "broken" / "member-1", broken.to_files())
+    with pytest.raises(ModelFileError, match=r"Member 1 .* gives no finite numbers for a H2O"):
+        evaluate(tmp_path / "broken", [water_file], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_member_that_fails_on_some_structures_is_not_left_out_of_the_mean(untrained, water_labels):
+    committee = open_committee(untrained)
+    asked = []
+
+    class RunsOutOfMemory:
+        description = committee.members[1].description
+
+        def predict(self, structures, **options):
+            asked.append(structures)
+            if len(asked) > 1:
+                raise RuntimeError("CUDA out of memory")
+            return committee.members[1].predict(structures, **options)
+
+    one_fails = Committee([committee.members[0], RunsOutOfMemory()])
+    with pytest.raises(ModelFileError, match="Member 1 of the committee could not predict 12 structures"):
+        predict(one_fails, water_labels, lambda *_: None)
+
+
+def test_a_folder_that_another_process_is_filling_is_left_to_it(untrained, water_file, tmp_path):
+    with taken(tmp_path / "out"), pytest.raises(RunDirectoryError, match="Another process writes"):
+        evaluate(untrained, [water_file], tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="nothing is ever overwritten"):
+        evaluate(untrained, [water_file], tmp_path / "out")
 
 
 def test_an_element_that_the_model_does_not_know_is_refused(untrained, tmp_path):
