@@ -74,10 +74,10 @@ def write_report(run: RunDirectory, output: Path | None = None) -> Report:
     """
     began = time.monotonic()
     page = run.report if output is None else output.absolute()
-    # Elsewhere a folder of the same name may be somebody's.
-    figures = run.path / "figures" if page == run.report else page.with_name(f"{page.stem}_figures")
     record = read_record(run)
     _check_writable(page)
+    # Elsewhere a folder of the same name may be somebody's.
+    figures = run.path / "figures" if page == run.report else page.with_name(f"{page.stem}_figures")
     press = Press(record, page, figures)
     head = press.part("The verdict", partial(results.opening, press))
     sections = [

@@ -107,6 +107,8 @@ def label_structures(
     asked = structures_to_label(sources, config)
     method = probe_reference(section, [each.atoms for each in asked])
     with taken(output) as lock, LabelStore(output) as store:
+        # Again: another process may have made it since.
+        _check_settings(output, settings)
         done = {structure for _, structure, _ in store.origins()}
         todo = [each for each in asked if structure_hash(each.atoms) not in done]
         labelled = Labelled(method, len(asked), len(asked) - len(todo))

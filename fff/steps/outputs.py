@@ -22,9 +22,11 @@ def taken(output: Path) -> Iterator[RunLock]:
     Raises:
         RunDirectoryError: If another process works on it, or its folder cannot be written.
     """
-    lock = RunLock(output.with_name(f".{output.name}.lock"))
+    # The present folder has no name as it is given.
+    place = output.absolute()
+    lock = RunLock(place.parent / f".{place.name}.lock")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         lock.take()
     except (OSError, RunDirectoryError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__

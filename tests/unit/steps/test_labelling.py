@@ -33,6 +33,21 @@ def test_labels_of_other_settings_are_refused(tmp_path, water_labels, never_aske
         label(SOURCES, tmp_path / "a.db", never_asked)
 
 
+def test_labels_of_other_settings_that_came_meanwhile_are_refused(
+    tmp_path, water_labels, never_asked, monkeypatch
+):
+    def probe_while_another_process_labels(_section, _structures):
+        with LabelStore(tmp_path / "a.db") as store:
+            store.add("label-a", water_labels[0], source="x", method="GFN1-xTB", settings="hother")
+        return "GFN2-xTB"
+
+    monkeypatch.setattr("fff.steps.labelling.probe_reference", probe_while_another_process_labels)
+    with pytest.raises(RunDirectoryError, match="another reference method"):
+        label(SOURCES, tmp_path / "a.db", never_asked)
+    with LabelStore(tmp_path / "a.db") as store:
+        assert store.requests() == ["label-a"]
+
+
 def test_the_database_of_a_campaign_is_left_to_it(tmp_path, never_asked):
     (tmp_path / "events.jsonl").write_text("")
     with pytest.raises(RunDirectoryError, match="run directory of a campaign"):

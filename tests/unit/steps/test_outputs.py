@@ -1,5 +1,7 @@
 """Outputs belong to one process and are never written over."""
 
+from pathlib import Path
+
 import pytest
 
 from fff.base.errors import RunDirectoryError
@@ -14,6 +16,14 @@ def test_an_output_that_is_being_written_is_refused(tmp_path):
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_the_present_folder_can_be_an_output(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with taken(Path()):
+        assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [".here.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
