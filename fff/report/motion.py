@@ -33,10 +33,15 @@ def read_motion(path: Path) -> dict[str, Float[np.ndarray, " n_frames"]]:
     return dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
 
 
-def drift(time_fs: Float[np.ndarray, " n"], energy_eV: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Return how fast an energy changes (eV/ps), by a straight line, and its scatter about that line (eV)."""
+def drift(
+    time_fs: Float[np.ndarray, " n"], energy_eV: Float[np.ndarray, " n"]
+) -> tuple[float, float] | tuple[None, None]:
+    """Return how fast an energy changes (eV/ps), by a straight line, and its scatter about that line (eV).
+
+    Two frames lie on a line whatever they are: of fewer than three nothing is known.
+    """
     if len(time_fs) < 3:
-        return 0.0, 0.0
+        return None, None
     time_ps = (time_fs - time_fs.mean()) / 1000.0
     energy = energy_eV - energy_eV.mean()
     slope = float(time_ps @ energy) / float(time_ps @ time_ps)

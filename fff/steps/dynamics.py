@@ -94,8 +94,9 @@ class Moved:
         n_steps: Steps that were asked for.
         threshold: The deviation at which it was to end.
         max_deviation_eV_per_A: The largest deviation of all frames; None where there is none.
-        drift_eV_per_atom_ps: Change of the total energy, by a straight line; None but for NVE.
-        scatter_eV_per_atom: Of the total energy about that line; None but for NVE.
+        drift_eV_per_atom_ps: Change of the total energy, by a straight line; None but for NVE, and of fewer
+            than three frames.
+        scatter_eV_per_atom: Of the total energy about that line; None where the drift is.
         files: What was written.
     """
 
@@ -425,9 +426,11 @@ def _conclude(
     deviations = columns["deviation"][np.isfinite(columns["deviation"])]
     picture = draw_motion(columns, threshold.value_eV_per_A)
     write_bytes(figure, Drawing(output.stem, "Dynamics", picture, []).png())
-    slope, scatter = drift(columns["time"], columns["total_energy"])
-    per_atom = 1.0 / recorder.n_atoms
+    energy_per_atom = columns["total_energy"] / recorder.n_atoms
     is_nve = settings.thermostat == "nve"
+    slope, scatter = drift(columns["time"], energy_per_atom) if is_nve else (None, None)
+    # A start that is broken is no frame.
+    files = [each for each in (output, table, figure) if each.exists()]
     return Moved(
         state="finished" if result.reason == "completed" else "ended-early",
         reason=result.reason,
@@ -436,9 +439,9 @@ def _conclude(
         n_steps=settings.n_steps,
         threshold=threshold,
         max_deviation_eV_per_A=float(deviations.max()) if len(deviations) else None,
-        drift_eV_per_atom_ps=slope * per_atom if is_nve else None,
-        scatter_eV_per_atom=scatter * per_atom if is_nve else None,
-        files=[str(each) for each in (output, table, figure, _beside(output, ".json"))],
+        drift_eV_per_atom_ps=slope,
+        scatter_eV_per_atom=scatter,
+        files=[str(each) for each in (*files, _beside(output, ".json"))],
     )
 
 

@@ -29,4 +29,8 @@ def test_the_drift_is_the_slope_of_a_straight_line():
     slope, scatter = drift(time, -100.0 + 2e-6 * time)
     assert slope == pytest.approx(2e-3)
     assert scatter == pytest.approx(0.0, abs=1e-9)
-    assert drift(time[:1], time[:1]) == (0.0, 0.0)
+
+
+def test_of_two_frames_no_drift_is_known():
+    time = np.array([0.0, 10.0])
+    assert drift(time, time) == (None, None)
