@@ -210,7 +210,7 @@ def read_record(run: RunDirectory) -> Record:
         msg = f"No event can be read from {run.events}: {why}"
         raise RunDirectoryError(msg, hint="Restore the file from a copy.", path=str(run.path))
     troubles += _few(follower.troubles, "lines of events.jsonl")
-    evaluations = _evaluations(events, standing.status)
+    evaluations = _evaluations(events)
     return Record(
         run=run,
         read_at=time.time(),
@@ -259,17 +259,16 @@ def _config(events: list[Event]) -> Mapping[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _evaluations(events: list[Event], status: Mapping[str, Any]) -> list[Evaluation]:
+def _evaluations(events: list[Event]) -> list[Evaluation]:
     n_drawn: dict[str, int] = {}
     trained_at: dict[str, float] = {}
     found: dict[str, Evaluation] = {}
-    noted = status.get("errors")
-    noted = noted if isinstance(noted, dict) else {}
     for event in events:
         if event.outcome == "failed":
             continue
         if event.kind in {"train", "train-baseline"}:
             key = event.request.rpartition("-m")[0].removeprefix("train-")
+            # What a member drew and what it left out are together all that it was given.
             counts = [event.values.get(name) for name in ("n_train", "n_validation")]
             n_labels = sum(count for count in counts if isinstance(count, int))
             n_drawn[key] = max(n_drawn.get(key, 0), n_labels)
@@ -277,10 +276,8 @@ def _evaluations(events: list[Event], status: Mapping[str, Any]) -> list[Evaluat
         elif event.kind == "evaluate":
             name = event.request.removeprefix("evaluate-")
             key = name.replace("round-", "r")
-            told = noted.get(name)
-            of_status = told.get("n_labels") if isinstance(told, dict) else None
             at = trained_at.get(key) or event.times.get("ended", 0.0)
-            found[name] = Evaluation(name, of_status or n_drawn.get(key), at, event.values)
+            found[name] = Evaluation(name, n_drawn.get(key), at, event.values)
     return list(found.values())
 
 

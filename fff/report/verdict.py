@@ -12,7 +12,7 @@ from fff.report.summary import no_errors
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fff.report.record import Evaluation, Record
+    from fff.report.record import Record
 
 __all__ = ["command", "count_labels", "method_of", "next_step", "sentences", "tiles", "why_no_error"]
 
@@ -52,7 +52,7 @@ def sentences(record: Record) -> list[str]:
             f"The first committee, with {number(first.n_labels)} labels, had "
             f"{number(first.values['force_mae_meV_per_A'])} meV/Å."
         )
-    said += _against_baseline(last, record.baseline)
+    said += _against_baseline(record)
     return said
 
 
@@ -78,14 +78,23 @@ def _against_mean_force(values: Mapping[str, Any]) -> str:
     return f", {part} of what predicting the mean force everywhere would give ({number(mean_force)} meV/Å)"
 
 
-def _against_baseline(last: Evaluation, baseline: Evaluation | None) -> list[str]:
+def _against_baseline(record: Record) -> list[str]:
+    """Return how a committee of random frames compares with the campaign's own of as many labels."""
+    baseline = record.baseline
     if baseline is None:
         return []
     said = (
         f"A committee of {number(baseline.n_labels)} random frames of reference dynamics has "
         f"{number(baseline.values['force_mae_meV_per_A'])} meV/Å ({_bounds(baseline.values)})"
     )
-    bounds = [evaluation.values.get("force_mae_interval_meV_per_A") for evaluation in (last, baseline)]
+    # One that had more labels, in a campaign that was extended, would win by them alone.
+    equals = [evaluation for evaluation in record.rounds if evaluation.n_labels == baseline.n_labels]
+    if not equals:
+        return [f"{said}; none of the campaign's own had as many labels, so they cannot be compared."]
+    own = equals[-1]
+    if own is not record.rounds[-1]:
+        said += f", {own.name} of as many labels {number(own.values['force_mae_meV_per_A'])} meV/Å"
+    bounds = [evaluation.values.get("force_mae_interval_meV_per_A") for evaluation in (own, baseline)]
     if bounds[0] is None or bounds[1] is None:
         return [f"{said}."]
     if max(bounds[0][0], bounds[1][0]) <= min(bounds[0][1], bounds[1][1]):

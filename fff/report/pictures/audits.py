@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fff.data.events import CHANGED, OPENED
 from fff.report.drawing import COLOURS, QUIET, Column, Drawing, drawing
 from fff.report.pictures.axes import logarithmic, time_unit
 from fff.report.sittings import sittings_of
@@ -47,14 +48,7 @@ class Run:
 
 def audited_runs(record: Record) -> list[Run]:
     """Return every run of dynamics with what its audit found, oldest first."""
-    structures = {item.request: item.label.hash for item in record.judged}
-    audits: dict[str, tuple[float, float, float]] = {}
-    for event in record.done("calculate"):
-        if "energy_error" in event.values and event.request in structures:
-            errors = (event.values["energy_error"], event.values["force_error"])
-            audits[structures[event.request]] = (*errors, event.times.get("ended", 0.0))
-    energy = record.setting("audit.energy_tolerance_eV_per_atom", 0.0)
-    force = record.setting("audit.force_tolerance_eV_per_A", 0.0)
+    audits = _audits(record)
     runs = []
     for event in record.done("dynamics"):
         last: dict[str, Any] = event.values.get("last") or {}
@@ -63,10 +57,31 @@ def audited_runs(record: Record) -> list[Run]:
         if found is None:
             runs.append(Run(*run, NO_AUDIT))
             continue
-        ratios = found[0] / energy, found[1] / force
-        verdict = PASSED if max(ratios) < 1 else NOT_PASSED
-        runs.append(Run(*run, verdict, *ratios, audited=found[2]))
+        energy, force, audited = found
+        verdict = PASSED if max(energy, force) < 1 else NOT_PASSED
+        runs.append(Run(*run, verdict, energy, force, audited))
     return runs
+
+
+def _audits(record: Record) -> dict[str, tuple[float, float, float]]:
+    """Return errors over tolerances, of energy and force, and when, of each audit by the structure's hash.
+
+    Tolerances are those in force when it was judged: they may change between two sittings.
+    """
+    structures = {item.request: item.label.hash for item in record.judged}
+    tolerances: dict[str, float] = {}
+    found: dict[str, tuple[float, float, float]] = {}
+    for event in record.events:
+        values = event.values
+        if event.kind in {OPENED, CHANGED}:
+            tolerances = values.get("config", {}).get("audit", tolerances)
+        elif event.outcome == "done" and "energy_error" in values and event.request in structures:
+            found[structures[event.request]] = (
+                values["energy_error"] / tolerances["energy_tolerance_eV_per_atom"],
+                values["force_error"] / tolerances["force_tolerance_eV_per_A"],
+                event.times.get("ended", 0.0),
+            )
+    return found
 
 
 def draw_audits(record: Record) -> Drawing | str:

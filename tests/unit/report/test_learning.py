@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,33 @@ def test_without_an_error_the_reason_stands_in_the_place_of_the_curve(record):
 def test_the_comparison_with_random_frames_says_no_more_than_the_intervals_do(record, own, random, said):
     both = [evaluation("round-000", *own), evaluation("baseline", *random)]
     assert said in " ".join(verdict.sentences(replace(record, evaluations=both)))
+
+
+def test_committees_of_more_labels_are_not_compared_with_random_frames(record):
+    extended = [
+        evaluation("round-000", 52.0, 45.0, 59.0, 24),
+        evaluation("round-001", 20.0, 15.0, 25.0, 48),
+        evaluation("baseline", 50.0, 40.0, 60.0, 24),
+    ]
+    said = verdict.sentences(replace(record, evaluations=extended))[-1]
+    assert "round-000 of as many labels 52.0 meV/Å" in said
+    assert "does not tell which is better" in said
+    said = verdict.sentences(replace(record, evaluations=extended[1:]))[-1]
+    assert "cannot be compared" in said
+    assert "paid" not in said
+
+
+def test_each_comparison_of_an_extended_campaign_keeps_its_own_number_of_frames(tmp_path):
+    made = ReportedCampaign(tmp_path / "run")
+    made.task("train-baseline", "train-baseline-2-m0", n_train=30, n_validation=18)
+    values = read_record(made.run).baseline.values
+    made.task("evaluate", "evaluate-baseline-2", **{**values, "force_mae_meV_per_A": 20.0})
+    # The status knows one comparison, the newest.
+    status = json.loads(made.run.status.read_text())
+    made.run.status.write_text(json.dumps({**status, "errors": {"baseline": {"n_labels": 48}}}))
+    read = read_record(made.run)
+    assert [e.n_labels for e in read.evaluations if e.is_baseline] == [24, 48]
+    assert read.baseline.name == "baseline-2"
 
 
 def test_more_labels_are_advised_while_the_error_falls(record):
