@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
@@ -318,7 +319,10 @@ def read_labels(path: Path, *, wait_s: float = 10.0) -> tuple[list[dict[str, Any
             database.connection, database.change_count = connection, 0
             database._initialize(connection)
             # At once: whoever writes waits for milliseconds, not for all that is made of it.
-            for values in connection.execute("SELECT * FROM systems ORDER BY id").fetchall():
+            stored = deque(connection.execute("SELECT * FROM systems ORDER BY id"))
+            while stored:
+                # One form of each label at a time: ten thousand large cells take half a gigabyte.
+                values = stored.popleft()
                 try:
                     row = database._convert_tuple_to_row(values)
                     if "request" in row.key_value_pairs:

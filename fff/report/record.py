@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fff.base.errors import RunDirectoryError
-from fff.base.files import read_json
+from fff.base.files import inside, read_json
 from fff.data.events import CHANGED, OPENED
 from fff.data.labels import read_labels
 from fff.data.packing import labels_from_bytes
@@ -383,7 +383,7 @@ def _test_labels(run: RunDirectory, troubles: list[str]) -> dict[str, Label]:
 
 
 def _read_prediction(run: RunDirectory, name: str, test: Mapping[str, Label]) -> Prediction:
-    path = run.scores / f"evaluate-{name}.npz"
+    path = inside(run.path, f"scores/evaluate-{name}.npz")
     # Opened here: NumPy leaves a damaged file open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         kept = {key: arrays[key] for key in arrays.files}
@@ -418,8 +418,8 @@ def read_features(record: Record) -> tuple[str, dict[str, Float[np.ndarray, " n_
         # Another try of a member that was given up may have left its file.
         if f"train-r{number}-m0" not in trained:
             continue
-        path = record.run.models / f"round-{number}" / "member-0" / "features.npz"
         try:
+            path = inside(record.run.path, f"models/round-{number}/member-0/features.npz")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 hashes, features = arrays["structures"], arrays["features"].astype(float)
         except _UNREADABLE:

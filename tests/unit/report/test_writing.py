@@ -169,6 +169,16 @@ def test_nothing_from_a_file_becomes_an_element_of_the_page(tmp_path):
     assert page.texts.count(HOSTILE) >= 5
 
 
+def test_no_event_leads_the_report_to_a_file_outside_of_its_folder(tmp_path):
+    made = ReportedCampaign(tmp_path / "run")
+    (made.run.scores / "evaluate-").mkdir()
+    shutil.copyfile(made.run.scores / "evaluate-round-002.npz", tmp_path / "outside.npz")
+    made.task("evaluate", "evaluate-/../../../outside", **read_record(made.run).rounds[-1].values)
+    record = read_record(made.run)
+    assert record.prediction.name == "round-002"
+    assert any("leads out of that folder" in trouble for trouble in record.troubles)
+
+
 def test_a_script_that_is_put_into_the_page_cannot_end_early():
     assert viewer._inline('x = "</script><!-- ";') == 'x = "<\\/script><\\!-- ";'
 
