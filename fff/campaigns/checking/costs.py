@@ -139,7 +139,7 @@ def estimate_time(known: Known) -> Iterator[Finding]:
     if known.dynamics_s is not None:
         yield fine(
             "cost",
-            f"dynamics: {moves} of work: about {_n_runs(known):.0f} runs of {config.sampling.n_steps} to "
+            f"dynamics: {moves} of work: about {_n_runs(known):.0f} runs of {config.sampling.min_steps} to "
             f"{_longer_steps(known)} steps, as their length adapts",
             low_s=moves.low,
             high_s=moves.high,
@@ -226,7 +226,8 @@ def _dynamics(known: Known) -> Range:
         return NOTHING
     sampling = known.config.sampling
     one = Range(known.dynamics_s, known.dynamics_s).times(_n_runs(known))
-    return one.times(sampling.n_steps, _longer_steps(known))
+    # Where audits find a model wrong, runs become as short as they may.
+    return one.times(sampling.min_steps, _longer_steps(known))
 
 
 def _longer_steps(known: Known) -> int:

@@ -196,6 +196,13 @@ def test_the_estimate_of_the_quickstart_holds_the_time_that_it_took(known):
     json.dumps([dict(f.values) for f in found])
 
 
+def test_dynamics_may_take_as_little_as_its_shortest_runs(known):
+    some = measured(with_inputs(known("sampling.min_steps=20", "sampling.n_steps=200"), molecule("H2O")))
+    found = next(f for f in estimate_time(some) if f.values["part"] == "dynamics")
+    assert " runs of 20 to 800 steps" in found.found
+    assert found.values["high_s"] == pytest.approx(40 * found.values["low_s"])
+
+
 def test_without_what_was_measured_there_is_no_estimate(known):
     assert [f.status for f in estimate_time(known())] == ["skipped"]
 
