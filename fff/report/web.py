@@ -96,7 +96,7 @@ class WatchPage:
         name = request.host.lower()
         if not name.endswith("]"):
             name = name.rpartition(":")[0] or name
-        given = request.path.split("/")[1]
+        given = request.path.removeprefix("/").partition("/")[0]
         return name in _NAMES and secrets.compare_digest(given.encode(), self.token.encode())
 
     async def _page(self, _: web.Request) -> web.Response:

@@ -81,6 +81,23 @@ def test_a_name_that_was_led_here_is_refused(run, host, status):
     assert ask(run, f"/{TOKEN}/view.json", headers={"Host": host})[0][0] == status
 
 
+def test_a_question_about_the_server_as_a_whole_is_refused(run):
+    async def ask_it():
+        runner = web.AppRunner(WatchPage(run, TOKEN).application(), access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, 0).start()
+            reader, writer = await asyncio.open_connection(HOST, runner.addresses[0][1])
+            writer.write(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            line = await reader.readline()
+            writer.close()
+            return line
+        finally:
+            await runner.cleanup()
+
+    assert b" 403 " in asyncio.run(ask_it())
+
+
 def test_what_is_not_there_and_what_may_not_be_done_is_refused(run):
     assert [answer[0] for answer in ask(run, f"/{TOKEN}/other", f"/{TOKEN}/../etc/passwd")] == [404, 403]
     assert ask(run, f"/{TOKEN}/view.json", method="POST")[0][0] == 405
