@@ -143,7 +143,7 @@ def train_committee(
         if trained.n_done < trained.n_jobs:
             trained.is_stopped = True
             return trained
-        _conclude(plan, trained, tell)
+        _conclude(plan, trained, tracker.predicting)
         shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
     return trained
 
@@ -282,7 +282,11 @@ class _Epochs:
 
     def __init__(self, jobs: Sequence[Job], max_epochs: int, tell: Callable[[int, int, str], None]) -> None:
         self._most = max(len(job.chosen) for job in jobs)
-        self._done = {job.checkpoints: self._work(job, max_epochs if job.is_done else 0) for job in jobs}
+        # What was made before must not look like what is made in the first second of this time.
+        self._done = {
+            job.checkpoints: self._work(job, max_epochs if job.is_done else _epochs_before(job))
+            for job in jobs
+        }
         self._total = round(sum(self._work(job, max_epochs) for job in jobs))
         self._max_epochs = max_epochs
         self._tell = tell
@@ -299,11 +303,24 @@ class _Epochs:
         told = "" if error is None else f": {1000 * error:.1f} meV/Å"
         self._count(f"{name}, epoch {row['epoch']}{told}")
 
+    def predicting(self, done: int, total: int, _last: str) -> None:
+        """Say how far the predictions after the last epoch are."""
+        self._count(f"all are done; predictions: {done} of {total} structures")
+
     def _work(self, job: Job, n_epochs: int) -> float:
         return n_epochs * len(job.chosen) / self._most
 
     def _count(self, last: str) -> None:
         self._tell(round(sum(self._done.values())), self._total, last)
+
+
+def _epochs_before(job: Job) -> int:
+    """Return the epochs that a training had made when it was stopped or killed."""
+    try:
+        rows = read_history(job.checkpoints / HISTORY)
+    except (OSError, ValueError):
+        return 0
+    return int(rows[-1]["epoch"] or 0) if rows else 0
 
 
 def _conclude(plan: _Plan, trained: Trained, tell: Callable[[int, int, str], None]) -> None:

@@ -77,7 +77,10 @@ def test_a_committee_is_trained_once_and_everything_takes_it(water_file, tmp_pat
     trained, told = train(sources, folder, never_asked, test=test, sizes=[6])
     assert (trained.n_done, trained.n_jobs, len(trained.members)) == (4, 4, 2)
     assert told[0][:2] == (0, 10)
-    assert max(done for done, total, _ in told if total == 10) == 10
+    # Epochs to the end, the predictions after them too: a structure is no epoch.
+    assert {total for _, total, _ in told} == {10}
+    assert told[-1][0] == 10
+    assert "structures" in told[-1][2]
     assert sorted(trained.by_size) == [6, 9]
     assert trained.test == trained.by_size[9]
     assert {path.name for path in folder.iterdir()} == {
@@ -94,7 +97,7 @@ def test_a_committee_is_trained_once_and_everything_takes_it(water_file, tmp_pat
     # Again: nothing is trained, the same comes out; other settings are refused.
     again, told = train(sources, folder, never_asked, test=test, sizes=[6])
     assert (again.members, again.test) == (trained.members, trained.test)
-    assert {last for _, _, last in told} == {""}
+    assert {last.split(":")[0] for _, _, last in told} == {"", "all are done; predictions"}
     with pytest.raises(RunDirectoryError, match="training differ"):
         train(sources, folder, never_asked, "training.max_epochs=4")
 
