@@ -66,6 +66,8 @@ __all__ = [
 ]
 
 FEATURES = "features.npz"
+MAPPED_MEMBER = 0
+"""The member whose features maps are made of."""
 """File beside the first member of a committee: where it sees the labels it was trained with."""
 
 LARGEST_VALUES = 3_000
@@ -286,7 +288,7 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
     if trained is None:
         return None
     directory = call.path("models", call.args["directory"])
-    if call.args["member"] == 0:
+    if call.args["member"] == MAPPED_MEMBER:
         _write_features(directory / FEATURES, trained.files, labels)
     for name, content in trained.files.items():
         write_bytes(directory / name, content)
@@ -297,7 +299,8 @@ def _train(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any] | None:
 def _write_features(path: Path, files: Mapping[str, bytes], labels: Sequence[Label]) -> None:
     """Write the features that one model gives to labels, for maps: those of two models are not comparable.
 
-    `structures` holds the hashes of the labels' structures, `features` one row for each.
+    `structures` holds the hashes of the labels' structures, `features` one row for each, `features_member`
+    which member they are of.
     """
     from fff.models import Committee
 
@@ -307,7 +310,12 @@ def _write_features(path: Path, files: Mapping[str, bytes], labels: Sequence[Lab
         )
     except ModelFileError:
         return  # nothing that the campaign needs
-    _write_npz(path, structures=_hashes(labels), features=np.asarray(prediction.features, dtype="f4"))
+    _write_npz(
+        path,
+        structures=_hashes(labels),
+        features_member=np.array(MAPPED_MEMBER),
+        features=np.asarray(prediction.features, dtype="f4"),
+    )
 
 
 def _hashes(labels: Sequence[Label]) -> np.ndarray:
@@ -481,8 +489,8 @@ def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
 
     Writes `scores/<request>.npz`, for reports: `structures` (hashes), `n_atoms`, `members_used`, `energy_eV`
     of those members, `forces_eV_per_A`, their mean, and `force_deviation_eV_per_A` (NaN where there is one
-    member), of all atoms one structure after the other, and `features` of the member listed first, NaN where
-    it gives none.
+    member), of all atoms one structure after the other, and `features` of the member `features_member`, the
+    one that `features.npz` is of: NaN where it gives none, without columns where it is not in the committee.
 
     Raises:
         ModelFileError: If no member gives finite numbers for all of them.
@@ -490,7 +498,10 @@ def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
     labels = [
         label for file in call.args["files"] for label in labels_from_bytes(call.path(file).read_bytes())
     ]
-    prediction = _committee(call, 0, parcels).predict([label.atoms for label in labels], features=True)
+    place = _place_of(MAPPED_MEMBER, call.models[0])
+    prediction = _committee(call, 0, parcels).predict(
+        [label.atoms for label in labels], features=place is not None, features_of=place or 0
+    )
     is_sound = prediction.is_finite.all(axis=1)
     if not is_sound.any():
         n_failed = (~prediction.is_finite).sum(axis=1).tolist()
@@ -513,11 +524,18 @@ def evaluate(call: Call, parcels: Sequence[Parcel]) -> dict[str, Any]:
         energy_eV=energy,
         forces_eV_per_A=np.concatenate(mean_forces).astype("f4"),
         force_deviation_eV_per_A=np.concatenate([_deviation_of_atoms(part) for part in forces]).astype("f4"),
+        features_member=np.array(MAPPED_MEMBER),
         features=np.full((len(labels), 0), np.nan, "f4")
         if prediction.features is None
         else prediction.features.astype("f4"),
     )
     return {**errors, "members_used": used}
+
+
+def _place_of(member: int, key: str) -> int | None:
+    """Return where a committee, whose key names its members in order of arrival, lists one of them."""
+    listed = key.rpartition(":")[2].split("-")
+    return listed.index(str(member)) if str(member) in listed else None
 
 
 def _deviation_of_atoms(forces: Float[np.ndarray, "n_members n_atoms 3"]) -> Float[np.ndarray, " n_atoms"]:

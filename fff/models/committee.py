@@ -34,7 +34,7 @@ class CommitteePrediction:
         forces_eV_per_A: One array per structure, members first.
         members_used: Indices of the members that answered, in the order of the first axis.
         stress_eV_per_A3: Voigt stress, members first; None when not asked for.
-        features: Of the member listed first, for those of two members are not comparable; NaN for structures
+        features: Of one member (the first), for those of two members are not comparable; NaN for structures
             on which it gives no finite numbers. None when not asked for, or when that member did not answer.
         failures: What went wrong with the members left out, by index.
     """
@@ -110,9 +110,20 @@ class Committee:
         return self.members[0]
 
     def predict(
-        self, structures: Sequence[Atoms], *, features: bool = False, stress: bool = False
+        self,
+        structures: Sequence[Atoms],
+        *,
+        features: bool = False,
+        features_of: int = 0,
+        stress: bool = False,
     ) -> CommitteePrediction:
         """Ask every member; one that fails by an error is left out.
+
+        Args:
+            structures: What to predict.
+            features: Whether to give the features of one member.
+            features_of: Which one, by its place in the list.
+            stress: Whether to give stresses.
 
         Raises:
             ModelFileError: If no member answers.
@@ -121,7 +132,8 @@ class Committee:
         failures = dict(self.failures)
         for index, member in zip(self._indices, self.members, strict=True):
             try:
-                answers[index] = member.predict(structures, stress=stress, features=features and index == 0)
+                asked = features and index == features_of
+                answers[index] = member.predict(structures, stress=stress, features=asked)
             except (FffError, RuntimeError) as error:
                 failures[index] = f"{type(error).__name__}: {error}"
         if not answers:
@@ -136,11 +148,10 @@ class Committee:
             ],
             members_used=list(answers),
             stress_eV_per_A3=np.stack(stresses) if stresses else None,
-            features=given[0].features,
+            features=answers[features_of].features if features_of in answers else None,
             failures=failures,
         )
         if prediction.features is None:
             return prediction
-        # Only the member listed first was asked for features, so the first axis begins with it.
-        known = prediction.is_finite[0][:, np.newaxis]
+        known = prediction.is_finite[prediction.members_used.index(features_of)][:, np.newaxis]
         return replace(prediction, features=np.where(known, prediction.features, np.nan))

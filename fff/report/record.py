@@ -88,7 +88,7 @@ class Prediction:
         energy_eV: Mean total energies.
         forces_eV_per_A: Mean forces, one array per structure.
         deviation_eV_per_A: Largest force deviation over the atoms of each structure; NaN where not known.
-        features: Of the first member; without columns where not known.
+        features: Of the member that `read_features` reads; without columns where not known.
     """
 
     name: str
@@ -395,18 +395,20 @@ def _read_prediction(run: RunDirectory, name: str, test: Mapping[str, Label]) ->
         msg = "none of its structures is in test/"
         raise ValueError(msg)
     deviation = kept["force_deviation_eV_per_A"]
+    # Without the number of the member they are those of the first to arrive: of any one.
+    features = kept["features"] if kept.get("features_member") == 0 else kept["features"][:, :0]
     return Prediction(
         name=name,
         labels=[test[hashes[row]] for row in rows],
         energy_eV=kept["energy_eV"].mean(axis=0)[rows],
         forces_eV_per_A=[kept["forces_eV_per_A"][parts[row]].astype(float) for row in rows],
         deviation_eV_per_A=np.array([deviation[parts[row]].max() for row in rows], dtype=float),
-        features=kept["features"][rows].astype(float),
+        features=features[rows].astype(float),
     )
 
 
 def read_features(record: Record) -> tuple[str, dict[str, Float[np.ndarray, " n_features"]]] | None:
-    """Return the newest round whose first member's features are kept, and those by hash of the structure.
+    """Return the newest round whose member 0 left its features, and those by hash of the structure.
 
     Features of two models are not comparable, so these are of one.
     """

@@ -150,7 +150,10 @@ class ReportedCampaign:
         folder = f"models/round-{number:03d}/member-0"
         hashes = np.array([label.hash for label in self.labels], dtype="S")
         self._write_npz(
-            f"{folder}/features.npz", structures=hashes, features=self._random.normal(size=(n_labels, 6))
+            f"{folder}/features.npz",
+            structures=hashes,
+            features_member=np.array(0),
+            features=self._random.normal(size=(n_labels, 6)),
         )
         self._add_evaluation(f"round-{number:03d}", n_labels, 0.4 / (1 + number))
 
@@ -167,6 +170,7 @@ class ReportedCampaign:
             energy_eV=np.stack([energy, energy]),
             forces_eV_per_A=np.concatenate(forces).astype("f4"),
             force_deviation_eV_per_A=self._random.uniform(0.1, 0.5, 9 * len(self.test)).astype("f4"),
+            features_member=np.array(0),
             features=self._random.normal(size=(len(self.test), 6)).astype("f4"),
         )
         values = force_accuracy(self.test, energy, forces)

@@ -61,10 +61,15 @@ def draw_map(record: Record) -> Drawing | str:
             Column("error", "eV/Å", [*(i.error_eV_per_A for i in placed), *([None] * len(test))]),
         ],
         caption=(
-            f"Principal components of the features that one model (first member of {name}) gives to the "
+            f"Principal components of the features that one model (member 0 of {name}) gives to the "
             "labels; near points look alike to it. Left: where labels came from. Right: the largest force "
-            "error that was made on each before it was learned. Test structures (grey) far from all labels "
-            "are where the force field extrapolates."
+            "error that was made on each before it was learned. "
+            + (
+                "Test structures (grey) far from all labels are where the force field extrapolates."
+                if len(test)
+                else "The test set is not shown: its features by this very model are not kept, and those of "
+                "two models cannot be compared."
+            )
         ),
     )
 

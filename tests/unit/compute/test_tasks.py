@@ -292,11 +292,11 @@ def test_dynamics_end_where_fewer_than_two_members_give_numbers(run, members, br
 # --- evaluate -------------------------------------------------------------------------------------------
 
 
-def evaluate(run, labels, *members):
+def evaluate(run, labels, *members, key=COMMITTEE):
     (run / "test").mkdir(exist_ok=True)
     (run / "test" / "testset-0000.npz").write_bytes(labels_to_bytes(labels))
     args = {"name": "round-000", "n_labels": 4, "files": ["test/testset-0000.npz"]}
-    return tasks.evaluate(call(run, args, COMMITTEE), parcel(*members))
+    return tasks.evaluate(call(run, args, key), parcel(*members))
 
 
 def test_the_error_is_that_of_the_mean_prediction(run, members):
@@ -333,6 +333,21 @@ def test_what_was_predicted_on_the_test_set_is_kept_for_reports(run, members, br
     np.testing.assert_allclose(kept["forces_eV_per_A"][4:8], forces.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(kept["force_deviation_eV_per_A"][4:8], force_deviation(forces), atol=1e-5)
     np.testing.assert_allclose(kept["features"][1], expected.features[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("arrived", "has_features"), [("2-0-1", True), ("1-2", False)])
+def test_features_of_the_test_set_are_of_member_0_whoever_arrived_first(run, members, arrived, has_features):
+    order = [int(member) for member in arrived.split("-")]
+    key = f"committee:round-000:{arrived}"
+    done(evaluate(run, [labelled(0)], *(members[member] for member in order), key=key))
+    with np.load(run / "scores" / "request-1.npz") as arrays:
+        assert arrays["features_member"] == 0
+        features = arrays["features"]
+    if has_features:
+        expected = predicted([members[0]], labelled(0).atoms).features
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+    else:
+        assert features.shape == (1, 0)
 
 
 def test_one_sound_member_predicts_without_a_deviation(run, members, broken):
@@ -378,6 +393,7 @@ def test_the_first_members_features_of_all_labels_lie_beside_it(run):
     files = {name: (folder / "member-0" / name).read_bytes() for name in (DESCRIPTION, WEIGHTS)}
     with np.load(folder / "member-0" / "features.npz") as arrays:
         assert [name.decode() for name in arrays["structures"]] == [label.hash for label in labels]
+        assert arrays["features_member"] == 0
         for row, label in zip(arrays["features"], labels, strict=True):
             np.testing.assert_allclose(row, predicted([files], label.atoms).features[0], atol=1e-5)
     assert not (folder / "member-1" / "features.npz").exists()
