@@ -157,7 +157,7 @@ def move(
     members = find_members(model)
     threshold = _threshold(members, loaded)
     settings = _settings(loaded, course, threshold)
-    told = _told(atoms, settings, threshold, members, course.driver, loaded.config.seed)
+    told = _told(_start(source, atoms), settings, threshold, members, course.driver, loaded.config.seed)
     with taken(output):
         before = _before(output, told)
         if before is not None:
@@ -197,6 +197,17 @@ def _structure(source: str, seed: int) -> Atoms:
     if frames[0].has("momenta"):
         atoms.set_momenta(frames[0].get_momenta())
     return atoms
+
+
+def _start(source: str, atoms: Atoms) -> list[str]:
+    """Return what tells one start from another: the name, or what a file or folder holds.
+
+    Names stand for the same with the same seed; but sums of several threads differ in the last digits, and
+    so do the atoms of a cluster that was packed and relaxed twice.
+    """
+    if not split_index(source)[0].exists():
+        return [source]
+    return [structure_hash(atoms), sha256_bytes(atoms.get_momenta().tobytes())]
 
 
 def _threshold(members: Sequence[Path], loaded: LoadedConfig) -> Threshold:
@@ -243,7 +254,7 @@ def _settings(loaded: LoadedConfig, course: Course, threshold: Threshold) -> Dyn
 
 
 def _told(
-    atoms: Atoms,
+    start: list[str],
     settings: DynamicsSettings,
     threshold: Threshold,
     members: Sequence[Path],
@@ -254,7 +265,7 @@ def _told(
     return {
         **{key: value for key, value in asdict(settings).items() if key != "time_limit_s"},
         "stop_deviation_eV_per_A": threshold.value_eV_per_A,
-        "structure": [structure_hash(atoms), sha256_bytes(atoms.get_momenta().tobytes())],
+        "structure": start,
         "members": [sha256_file(member / WEIGHTS) for member in members],
         "driver": driver,
         "seed": seed,
@@ -290,7 +301,7 @@ def _before(output: Path, told: Mapping[str, Any]) -> Moved | None:
         hint = "Choose another name with --output, or move it away."
         raise RunDirectoryError(msg, hint=hint, path=str(path)) from error
     if other:
-        msg = f"{output} belongs to another run: {', '.join(other)} differ."
+        msg = f"{output} belongs to another run, which differs in: {', '.join(other)}."
         hint = "Choose another name with --output, or ask for what it was begun with."
         raise RunDirectoryError(msg, hint=hint, path=str(output))
     return None if result is None else Moved(**{**result, "threshold": Threshold(**result["threshold"])})

@@ -255,7 +255,7 @@ def _check_same(path: Path, told: dict[str, Any]) -> None:
         msg = f"{path} is damaged: {error}."
         raise RunDirectoryError(msg, hint="Choose another place with --output.", path=str(path)) from error
     if other:
-        msg = f"{path.parent} holds another training: {', '.join(other)} differ."
+        msg = f"{path.parent} holds another training, which differs in: {', '.join(other)}."
         hint = "Choose another place with --output, or the settings that it was begun with."
         raise RunDirectoryError(msg, hint=hint, path=str(path.parent))
 

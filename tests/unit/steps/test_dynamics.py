@@ -75,9 +75,34 @@ def test_a_run_that_is_over_is_told_again_and_another_is_refused(untrained, tmp_
     first = run(untrained, tmp_path / "md.traj", never_asked)
     before = (tmp_path / "md.traj").read_bytes()
     assert run(untrained, tmp_path / "md.traj", never_asked) == first
-    with pytest.raises(RunDirectoryError, match="n_steps differ"):
+    with pytest.raises(RunDirectoryError, match="differs in: n_steps"):
         run(untrained, tmp_path / "md.traj", never_asked, steps=50)
     assert (tmp_path / "md.traj").read_bytes() == before
+
+
+def test_a_named_start_is_known_by_its_name_and_a_file_by_what_it_holds(
+    untrained, tmp_path, never_asked, monkeypatch
+):
+    random = np.random.default_rng(0)
+
+    def packed(source, **_):
+        # As of relaxing with several threads: never quite the same.
+        atoms = molecule("H2O")
+        atoms.rattle(1e-9, rng=random)
+        return [atoms]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fff.steps.dynamics.load_structures", packed)
+        first = run(untrained, tmp_path / "a.traj", never_asked, source="cluster:H2O:1")
+        assert run(untrained, tmp_path / "a.traj", never_asked, source="cluster:H2O:1") == first
+        with pytest.raises(RunDirectoryError, match="differs in: structure"):
+            run(untrained, tmp_path / "a.traj", never_asked, source="cluster:H2O:2")
+    start = tmp_path / "start.traj"
+    write(start, far_apart())
+    run(untrained, tmp_path / "b.traj", never_asked, source=str(start))
+    write(start, molecule("H2O"))
+    with pytest.raises(RunDirectoryError, match="differs in: structure"):
+        run(untrained, tmp_path / "b.traj", never_asked, source=str(start))
 
 
 def test_somebodys_file_is_left_alone(untrained, tmp_path, never_asked):

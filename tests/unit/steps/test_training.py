@@ -98,7 +98,7 @@ def test_a_committee_is_trained_once_and_everything_takes_it(water_file, tmp_pat
     again, told = train(sources, folder, never_asked, test=test, sizes=[6])
     assert (again.members, again.test) == (trained.members, trained.test)
     assert {last.split(":")[0] for _, _, last in told} == {"", "all are done; predictions"}
-    with pytest.raises(RunDirectoryError, match="training differ"):
+    with pytest.raises(RunDirectoryError, match="differs in: training"):
         train(sources, folder, never_asked, "training.max_epochs=4")
 
     # One model goes on from it, on all labels but a tenth.
