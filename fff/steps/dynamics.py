@@ -27,6 +27,7 @@ from fff.sampling import DynamicsSettings, run_dynamics
 from fff.stages import Lifetime, Table
 from fff.steps.outputs import taken
 from fff.steps.predicting import open_committee
+from fff.steps.sharing import threads_for
 from fff.steps.training import COMMITTEE, TRAINED
 from fff.steps.trajectory import TrajectoryFile
 
@@ -172,7 +173,8 @@ def move(
         checkpoints = _beside(output, ".checkpoints")
         lifetime = Lifetime(checkpoints, stop=interruption.is_asked, identity=" ".join(told["members"]))
         try:
-            result = _run(atoms, settings, moving, recorder, lifetime, loaded.config.seed)
+            with threads_for(len(atoms)):
+                result = _run(atoms, settings, moving, recorder, lifetime, loaded.config.seed)
         finally:
             trajectory.close()
         if result is None:

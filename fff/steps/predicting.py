@@ -11,6 +11,7 @@ import numpy as np
 from fff.base.errors import ModelFileError
 from fff.data.deviation import force_deviation
 from fff.models.files import find_members, read_member
+from fff.steps.sharing import threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,13 @@ def predict(
     from fff.models.batches import check_elements
 
     check_elements([label.atoms for label in labels], committee.members[0].description["elements"])
+    with threads_for(max(sum(len(label.atoms) for label in part) for part in _parts(labels))):
+        return _predict(committee, labels, tell)
+
+
+def _predict(
+    committee: Committee, labels: Sequence[Label], tell: Callable[[int, int, str], None]
+) -> Predicted:
     # The first prediction of a process takes longer than a hundred others.
     committee.predict([labels[0].atoms])
     began = time.monotonic()

@@ -24,7 +24,7 @@ from fff.report.learning import draw_error_over_labels, draw_histories, read_his
 from fff.steps.members import Job, train_members
 from fff.steps.outputs import taken
 from fff.steps.predicting import open_committee, predict
-from fff.steps.sharing import shared_by
+from fff.steps.sharing import are_useful_for, shared_by
 from fff.steps.sources import with_sources
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ COMMITTEE = "committee.json"
 
 _LEAST_LABELS = 2
 _CHECKPOINTS = "checkpoints"
-_ATOMS_FOR_THREADS = 500
 _MOST_JUDGED = 1000
 """Labels on which the deviation of a new committee is looked at, at most."""
 
@@ -268,13 +267,9 @@ def _n_processes(n_jobs: int) -> int:
 
 
 def _useful_threads(plan: _Plan) -> int | None:
-    """Return how many threads a training has a use for; None for any number.
-
-    With batches of 8 ethanol molecules on two cores, beside other work, a step took 27 to 38 ms with one
-    thread and 45 to 144 ms with two, which wait for each other at every operation.
-    """
+    """Return how many threads a training has a use for; None for any number."""
     n_atoms = np.mean([len(label.atoms) for label in plan.labels.labels])
-    return 1 if n_atoms * int(plan.told["training"]["batch_size"]) < _ATOMS_FOR_THREADS else None
+    return None if are_useful_for(n_atoms * int(plan.told["training"]["batch_size"])) else 1
 
 
 class _Epochs:
