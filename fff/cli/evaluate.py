@@ -22,6 +22,7 @@ __all__ = ["evaluate"]
 _MOST_SOURCES = 20
 _SHIFTED = 0.2
 _LARGE = 20.0
+_ENOUGH_TO_TIME = 50
 
 
 def evaluate(
@@ -64,7 +65,7 @@ def _end(evaluated: Evaluated, *, as_json: bool) -> NoReturn:
     what = f"a committee of {evaluated.n_members}" if evaluated.n_members > 1 else "one model"
     n = evaluated.errors["n_structures"]
     text = [
-        f"{what[0].upper()}{what[1:]} on {n} structures, {1000 * evaluated.s_per_structure:.1f} ms each",
+        f"{what[0].upper()}{what[1:]} on {n} {'structure' if n == 1 else 'structures'}{_speed(evaluated)}",
         "",
         table(list(_errors(evaluated))),
         "",
@@ -75,6 +76,12 @@ def _end(evaluated: Evaluated, *, as_json: bool) -> NoReturn:
     last = f"Finished: parity.png, structures.csv and evaluation.json are in {evaluated.folder}"
     values: dict[str, Any] = {"state": "finished", **asdict(evaluated)}
     conclude("\n".join(text).rstrip(), last, 0, values if as_json else None)
+
+
+def _speed(evaluated: Evaluated) -> str:
+    """Return what a structure took; nothing of few, where it is what the libraries take to begin."""
+    is_known = evaluated.errors["n_structures"] >= _ENOUGH_TO_TIME
+    return f", {1000 * evaluated.s_per_structure:.1f} ms each" if is_known else ""
 
 
 def _errors(evaluated: Evaluated) -> Iterator[list[str]]:
@@ -108,6 +115,10 @@ def _elements(evaluated: Evaluated) -> Iterator[list[str]]:
 
 
 def _remarks(evaluated: Evaluated) -> Iterator[str]:
+    mean_force = evaluated.errors["mean_force_mae_meV_per_A"]
+    yield f"Mean force: what predicting the mean force everywhere would give, {mean_force:.1f} meV/Å."
+    if evaluated.errors["force_mae_meV_per_A"] >= mean_force:
+        yield "Warning: the model is not better than that; its forces are worth nothing here."
     yield _on_deviation(evaluated)
     if evaluated.n_trained_on:
         n = evaluated.errors["n_structures"]
@@ -122,7 +133,8 @@ def _remarks(evaluated: Evaluated) -> Iterator[str]:
     if mae > _LARGE and shifted < _SHIFTED * mae:
         yield (
             f"Energies differ by constants for each element; without them their MAE would be {shifted:.2f} "
-            f"meV/atom.\nAnother reference method than the model's?"
+            f"meV/atom.\nAnother reference method than the model's? Or a model trained on one composition "
+            f"alone,\nwhich cannot tell the energies of single atoms from each other?"
         )
 
 

@@ -11,6 +11,7 @@ from fff.cli.border import STOPPED, Border
 from fff.cli.ending import again, conclude, table
 from fff.cli.flags import CommitteeSize, Override, Seed, changes
 from fff.cli.options import AsJson, Config, Quiet
+from fff.cli.progress import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def train(
         **changes({"committee_size": None if committee_size == _SINGLE else committee_size, "seed": seed}),
     }
     with Border() as border:
-        from fff.cli.progress import note, progress
+        from fff.cli.progress import progress
         from fff.steps.interruption import Interruption
         from fff.steps.settings import load_settings
         from fff.steps.training import train_committee
@@ -101,10 +102,13 @@ def _end(trained: Trained, *, as_json: bool) -> NoReturn:
         "test": trained.test,
         "test_by_n_labels": trained.by_size,
         "figures": trained.figures,
+        "warnings": trained.warnings,
     }
     if trained.is_stopped:
         last = f"Stopped: {trained.n_done} of {trained.n_jobs} members are done. Go on with: {again()}"
         conclude("", last, STOPPED, values if as_json else None)
+    for warning in trained.warnings:
+        note(f"Warning: {warning}")
     what = f"a committee of {len(trained.members)}" if len(trained.members) > 1 else "one model"
     text = [
         f"Trained {what} on {trained.n_labels} labels; errors of forces, MAE in meV/Å",
@@ -118,7 +122,17 @@ def _end(trained: Trained, *, as_json: bool) -> NoReturn:
     conclude("\n".join(text), last, 0, values if as_json else None)
 
 
-_HEADING = ["", "epochs", "best", "time (s)", "labels", "training", "left out", "validation", "ended by"]
+_HEADING = [
+    "",
+    "epochs",
+    "best epoch",
+    "time (s)",
+    "labels",
+    "training",
+    "left out",
+    "validation",
+    "ended by",
+]
 
 
 def _row(index: int, member: dict[str, Any]) -> list[str]:

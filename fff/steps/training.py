@@ -28,7 +28,7 @@ from fff.steps.sharing import are_useful_for, shared_by
 from fff.steps.sources import with_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from fff.config import LoadedConfig
@@ -45,6 +45,9 @@ COMMITTEE = "committee.json"
 """File of a training's folder: its members, and how far they disagree on their own labels."""
 
 _LEAST_LABELS = 2
+_FEW_LABELS = 10
+"""A member that is trained on fewer is hardly better than chance."""
+
 _CHECKPOINTS = "checkpoints"
 _MOST_JUDGED = 1000
 """Labels on which the deviation of a new committee is looked at, at most."""
@@ -61,6 +64,7 @@ class Trained:
         test: Errors of the committee on the test set, see `force_accuracy`; None without one.
         by_size: The same by the number of labels.
         figures: Pictures that were written.
+        warnings: Why the models may be worth little, as sentences.
         is_stopped: Whether it was stopped; nothing but the members that are done is there then.
         n_done: Members that are done, of `n_jobs`.
         n_jobs: Members that there are to be.
@@ -72,6 +76,7 @@ class Trained:
     test: dict[str, Any] | None = None
     by_size: dict[int, dict[str, Any]] = field(default_factory=dict)
     figures: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     is_stopped: bool = False
     n_done: int = 0
     n_jobs: int = 0
@@ -340,6 +345,27 @@ def _conclude(plan: _Plan, trained: Trained, tell: Callable[[int, int, str], Non
             write_drawing(draw_error_over_labels(trained.by_size, n_members=len(main)), plan.folder)
         )
     write_json(plan.folder / COMMITTEE, values)
+    tested = [] if plan.test is None else plan.test.labels
+    trained.warnings = list(_warnings(plan.labels.labels, tested, trained.members))
+
+
+def _warnings(
+    labels: Sequence[Label], test: Sequence[Label], members: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    fewest = min(member["n_train"] for member in members)
+    if fewest < _FEW_LABELS:
+        who = "The model is" if len(members) == 1 else "A member is"
+        what = "label" if fewest == 1 else "labels"
+        yield (
+            f"{who} trained on {fewest} {what} only, without those left out: below {_FEW_LABELS} it hardly "
+            "learns anything. Give more labels."
+        )
+    compositions = {label.atoms.get_chemical_formula() for label in labels}
+    if len(compositions) == 1 and {label.atoms.get_chemical_formula() for label in test} - compositions:
+        yield (
+            f"All labels are of {compositions.pop()}: energies of other compositions, which the test set "
+            "holds, are shifted by what one composition cannot tell, the energies of single atoms."
+        )
 
 
 def _deviation(plan: _Plan, tell: Callable[[int, int, str], None]) -> dict[str, float | int]:

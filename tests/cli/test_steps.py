@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from fff.cli.app import app
 from fff.cli.ending import table
+from fff.steps.evaluation import Evaluated
 from fff.steps.labelling import Failed, Labelled
+from fff.steps.training import Trained
 
 STEPS = ["label", "train", "evaluate", "md"]
 
@@ -120,6 +123,48 @@ def test_a_stopped_labelling_says_how_to_go_on(labelled, monkeypatch):
     assert result.stderr.splitlines()[-1] == (
         "Stopped: 2 of 3 labels are in labels.db. Go on with: fff label 'my file.xyz' --reference xtb"
     )
+
+
+def evaluated(**errors):
+    known = {
+        "n_structures": 3,
+        "force_mae_meV_per_A": 90.0,
+        "force_rmse_meV_per_A": 120.0,
+        "force_mae_interval_meV_per_A": None,
+        "mean_force_mae_meV_per_A": 80.0,
+        "energy_mae_meV_per_atom": 500.0,
+        "energy_rmse_meV_per_atom": 500.0,
+        "energy_mae_shifted_meV_per_atom": 1.0,
+    }
+    return Evaluated(1, {**known, **errors}, {}, {}, None, 0, 1.5579, Path("evaluation"))
+
+
+def test_an_evaluation_says_what_its_numbers_are_worth(monkeypatch):
+    def invoked(**errors):
+        monkeypatch.setattr("fff.steps.evaluation.evaluate_model", lambda *_, **__: evaluated(**errors))
+        return invoke("evaluate", "model", "a.xyz", "--quiet").stdout
+
+    out = invoked()
+    assert out.splitlines()[0] == "One model on 3 structures"
+    assert "Mean force: what predicting the mean force everywhere would give, 80.0 meV/Å." in out
+    assert "not better than that" in out
+    assert "trained on one composition" in out
+    out = invoked(n_structures=100, force_mae_meV_per_A=20.0)
+    assert out.splitlines()[0] == "One model on 100 structures, 1557.9 ms each"
+    assert "not better than that" not in out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_warnings_of_a_training_are_on_standard_error_and_in_the_json(monkeypatch, options):
+    trained = Trained(Path("committee"), 3, warnings=["A member is trained on 1 label only."])
+    monkeypatch.setattr("fff.steps.training.train_committee", lambda *_, **__: trained)
+    result = invoke("train", "a.xyz", "--quiet", *options)
+    assert result.exit_code == 0, result.output
+    assert "Warning: A member is trained on 1 label only.\n" in result.stderr
+    if options:
+        assert json.loads(result.stdout)["warnings"] == trained.warnings
+    else:
+        assert "best epoch" in result.stdout
 
 
 def test_what_nobody_expected_is_no_traceback(labelled):

@@ -7,15 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 import fff
 from fff.base.errors import ConfigError, RunDirectoryError, StructureError
+from fff.data.records import Label
 from fff.models.files import find_members
 from fff.steps.evaluation import evaluate_model
 from fff.steps.settings import load_settings
-from fff.steps.training import train_committee
+from fff.steps.training import _warnings, train_committee
 
 TINY = (
     "model.n_features=4",
@@ -68,6 +70,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(water_file, tmp_path, 
     with pytest.raises(RunDirectoryError, match="holds no training"):
         train([water_file], tmp_path / "out", never_asked)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_few_labels_and_one_composition_for_others_are_warned_of(water_labels):
+    from ase.build import molecule
+
+    def warnings(test, *n_train):
+        return list(_warnings(water_labels, test, [{"n_train": n} for n in n_train]))
+
+    other = [Label(molecule("H2O2"), 0.0, np.zeros((4, 3)))]
+    assert warnings([], 10, 12) == []
+    assert warnings(water_labels, 10) == []
+    (few,) = warnings([], 12, 1)
+    assert few.startswith("A member is trained on 1 label only")
+    (shifted,) = warnings(other, 12)
+    assert shifted.startswith("All labels are of H2O:")
 
 
 @pytest.mark.slow
