@@ -19,7 +19,6 @@ def report(
         Path | None,
         typer.Option(
             "--output",
-            "-o",
             metavar="FILE",
             help="Write the page to this file, figures beside it; report.html in RUN_DIR by default.",
         ),

@@ -36,6 +36,13 @@ def test_a_report_is_written_and_said_where(run, tmp_path):
     assert page.is_file()
 
 
+def test_a_key_of_a_config_is_no_name_of_a_page(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = report(run.path, "-o", "stop.max_labels=3")
+    assert done.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_without_a_campaign_is_refused(tmp_path):
     done = report(tmp_path)
     assert done.exit_code == 2
