@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["config_error", "nearest", "show", "unknown_key"]
 
 _NUMBER = re.compile(r"^\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*)?$")
+_LEAST_PREFIX = 3
 _BOUNDS = (
     ("ge", "at least {}"),
     ("gt", "above {}"),
@@ -43,8 +44,14 @@ def show(value: Any) -> str:
 
 
 def nearest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the choice that looks most like `name`, or None if none does; upper case counts less."""
+    """Return the choice that looks most like `name`, or None if none does; upper case counts less.
+
+    The only one that begins with `name` is meant before all that look like it.
+    """
     by_lower = {choice.lower(): choice for choice in choices}
+    begun = [lower for lower in by_lower if lower.startswith(name.lower())]
+    if len(begun) == 1 and len(name) >= _LEAST_PREFIX:
+        return by_lower[begun[0]]
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
 

@@ -11,6 +11,7 @@ LEAST = "structures: [molecule:H2O]\nreference: {kind: xtb}\n"
 CASES = {
     "samplng.n_steps=3": (["`samplng.n_steps`", "3"], ["`sampling.n_steps`"]),
     "sampling.temperature=300": (["`sampling.temperature`", "300"], ["`sampling.temperature_K`"]),
+    "sampling.temp=3": (["`sampling.temp`", "3"], ["`sampling.temperature_K`"]),
     "temperature_K=300": (["`temperature_K`"], ["`sampling.temperature_K`"]),
     "quite_unknown=1": (["`quite_unknown`"], ["structures", "reference"]),
     "site.n_worker=2": (["`site.n_worker`", "laptop"], ["`site.n_workers`"]),
