@@ -145,7 +145,10 @@ def accept(changes: Sequence[Change], run_dir: Path, *, accepted: bool, finished
         )
         change = refused[0][0]
         raise ConfigError(msg, hint=hint, key=change.key, value=change.new)
-    extends = finished and all(change.key == "stop.max_labels" for change in changes)
+    # A config that is run again still asks for what it asked first: after an extension that is fewer.
+    extends = finished and all(
+        change.key == "stop.max_labels" and change.new > change.old for change in changes
+    )
     if changes and not accepted and not extends:
         msg = f"The config differs from the one that the campaign in {run_dir} works with:{diff}"
         hint = f"Add --accept-changes to take these values, or go on as it was with `fff resume {run_dir}`."

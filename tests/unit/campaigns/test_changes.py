@@ -199,6 +199,8 @@ def test_a_finished_campaign_is_extended_without_further_words():
     more = changes("stop.max_labels=200")
     accept(more, RUN, accepted=False, finished=True)
     assert "--accept-changes" in refused(more, accepted=False, finished=False).hint
+    fewer = changes("stop.max_labels=100", before=("stop.max_labels=200",))
+    assert "stop.max_labels: 200 -> 100" in refused(fewer, accepted=False, finished=True).message
     both = changes("stop.max_labels=200", "audit.fraction=0.25")
     assert "--accept-changes" in refused(both, accepted=False, finished=True).hint
     accept(both, RUN, accepted=True, finished=True)
