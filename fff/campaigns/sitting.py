@@ -367,7 +367,9 @@ class Sitting:
                 snapshot = self._snapshot(found)
                 resumable = state != "finished"
                 self._status_writer(found).write(snapshot, state=state, reason=reason, resumable=resumable)
-                table = write_summary(self.run, snapshot)
+                test = self._config.test
+                has_test_set = bool(test.labels) or test.n_frames != 0
+                table = write_summary(self.run, snapshot, has_test_set=has_test_set)
         except OSError as error:
             logger.warning("Status and summary could not be written: %s", error)
             reason = f"{reason} (status.json and the summary could not be written: {error.strerror})"

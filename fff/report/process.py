@@ -43,8 +43,11 @@ def workers(press: Press) -> Markup:
         ("failed tasks", account.failed_s),
         ("start-up, until the first task began", account.start_up_s),
         ("on the way, between sending a task and its beginning", account.overhead_s),
-        ("held back by calculation.max_ahead", account.held_back_s),
-        ("waiting, nothing to do", account.waiting_s),
+        (
+            "left idle until a newer committee could choose labels (calculation.max_ahead)",
+            account.held_back_s,
+        ),
+        ("idle, since all that could be done next waited for other tasks", account.waiting_s),
     ]
     rows = [
         [what, duration(time), percent(time / account.total_s), _bar(time / account.total_s)]
@@ -124,11 +127,19 @@ def cost(press: Press) -> Markup:
         return figure
     spent = worker_seconds(record)
     total = sum(spent.values())
-    said = [f"{len(made)} labels took {duration(total)} of worker time, {duration(total / len(made))} each."]
+    each = duration(total / len(made))
+    said = [f"{len(made)} labels took {duration(total)} of worker time, {each} each, all tasks included."]
     if times:
         said.append(
-            f"The reference calculation itself took {duration(statistics.median(times))} in the middle, "
+            f"The reference calculation itself took {duration(statistics.median(times))} (median), "
             f"{duration(max(times))} at most, {duration(sum(times))} in all."
+        )
+    tasks = [event.times for event in record.done("calculate")]
+    workers_s = [task["ended"] - task["started"] for task in tasks if {"started", "ended"} <= task.keys()]
+    if workers_s:
+        said.append(
+            f"A worker was busy with it for {duration(statistics.median(workers_s))} (median), since files "
+            "are read and written besides: that is the time that `fff status` and `fff watch` tell."
         )
     return join([tag("p", " ".join(said)), figure])
 

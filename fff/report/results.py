@@ -43,6 +43,9 @@ __all__ = [
 
 _PLAIN = frozenset({"kind", "method", "representation", "functional", "basis", "calculator"})
 
+MOST_LEFT = 0.9
+"""Part of the energy error that may be left without a shift for the shift to be worth telling."""
+
 LONGEST_CONFIG = 200_000
 """Characters of the config that are put into the page."""
 
@@ -57,6 +60,9 @@ def opening(press: Press) -> Markup:
     return join(
         [
             tag("p", " ".join(verdict.sentences(record)), class_="verdict"),
+            press.part(
+                "The result of the audits", lambda: tag("p", verdict.audits(record), class_="verdict")
+            ),
             tag("div", *tiles, class_="tiles"),
             tag("p", tag("b", "What next. "), advice, class_="next"),
             tag("pre", command, class_="command") if command else "",
@@ -88,6 +94,7 @@ def asked(press: Press) -> Markup:
         ("dynamics", f"{of('sampling.thermostat', DASH)}, {heat} K, steps of {step} fs"),
         ("selection", f"{of('selection.rule', DASH)}, by the deviation {of('selection.deviation', DASH)}"),
         ("audit tolerances", f"{energy} eV/atom, {force} eV/Å"),
+        ("test set", _test_set(record)),
         ("ends at", f"{number(of('stop.max_labels'))} labels" + _target(record)),
         ("site", str(of("site.kind", DASH))),
     ]
@@ -105,6 +112,14 @@ def _settings(section: Any, *keys: str) -> str:
     values = section if isinstance(section, dict) else {}
     known = [key for key in keys if values.get(key) is not None]
     return ", ".join(str(values[key]) if key in _PLAIN else f"{key} {values[key]}" for key in known) or DASH
+
+
+def _test_set(record: Record) -> str:
+    n_frames = record.setting("test.n_frames")
+    if n_frames == 0 and not record.setting("test.labels"):
+        return "none"
+    count = "structures" if n_frames is None else f"{number(n_frames)} structures"
+    return f"{count} {verdict.test_set_of(record)}"
 
 
 def _target(record: Record) -> str:
@@ -154,7 +169,7 @@ def parity(press: Press) -> Markup:
         return draw_parity(prediction.labels, prediction.energy_eV, prediction.forces_eV_per_A, title=title)
 
     figure = press.figure("predictions against the reference", draw)
-    said = _energy_shift(prediction)
+    said = [tag("p", sentence) for sentence in _energy_shift(prediction)]
     elements = errors_by_element(prediction.labels, prediction.forces_eV_per_A)
     rows = [
         [
@@ -166,21 +181,25 @@ def parity(press: Press) -> Markup:
         for symbol, errors in elements.items()
     ]
     heading = ["element", "atoms", "force MAE (meV/Å)", "force RMSE (meV/Å)"]
-    return join([figure, tag("p", said), table(heading, rows)])
+    return join([figure, *said, table(heading, rows)])
 
 
-def _energy_shift(prediction: Prediction) -> str:
-    """Return how much of the energy error is the same for all structures."""
+def _energy_shift(prediction: Prediction) -> list[str]:
+    """Return how much of the energy error is the same for all structures, where that is much of it."""
     energy = np.array([label.energy_eV for label in prediction.labels])
     n_atoms = np.array([len(label.atoms) for label in prediction.labels])
     errors = (prediction.energy_eV - energy) / n_atoms * 1000.0
-    shift = float(errors.mean())
-    rest = float(np.abs(errors - shift).mean())
-    return (
-        f"Energies are {number(abs(shift))} meV/atom too {'high' if shift > 0 else 'low'} on average. What "
-        "counts for dynamics are their differences: without that shift the mean absolute error is "
-        f"{number(rest)} meV/atom."
+    # The median is the shift without which the mean absolute error is least.
+    shift = float(np.median(errors))
+    whole, rest = float(np.abs(errors).mean()), float(np.abs(errors - shift).mean())
+    if rest > MOST_LEFT * whole:
+        return []
+    said = (
+        f"Energies are typically {number(abs(shift))} meV/atom too {'high' if shift > 0 else 'low'} "
+        "(median). What counts for dynamics are their differences: without that shift the mean absolute "
+        f"error is {number(rest)} instead of {number(whole)} meV/atom."
     )
+    return [said]
 
 
 def deviation(press: Press) -> Markup:

@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["no_errors", "summary_table", "write_summary"]
 
 
-def write_summary(run: RunDirectory, snapshot: Mapping[str, Any]) -> str:
-    """Write `summary.json` and `summary.txt`; return the latter's text."""
-    table = summary_table(snapshot)
+def write_summary(run: RunDirectory, snapshot: Mapping[str, Any], *, has_test_set: bool) -> str:
+    """Write `summary.json` and `summary.txt`; return the latter's text.
+
+    Args:
+        run: The run directory.
+        snapshot: State and numbers of the campaign.
+        has_test_set: Whether its config asks for a test set.
+    """
+    table = summary_table(snapshot, has_test_set=has_test_set)
     write_json(run.path / "summary.json", {"schema_version": 1, **snapshot})
     write_text(run.path / "summary.txt", table)
     return table
 
 
-def summary_table(snapshot: Mapping[str, Any]) -> str:
+def summary_table(snapshot: Mapping[str, Any], *, has_test_set: bool) -> str:
     """Return the errors on the test set and the time by kind of task, as text."""
     audits = snapshot["audits"]
     line = (
-        f"Audits: {audits['passed']} of {audits['made']} passed; "
-        f"one trajectory passed {audits['most_in_a_row']} in a row"
+        f"Audits (the reference checks the last frame of a run): {audits['passed']} of {audits['made']} "
+        f"passed; the best trajectory passed {audits['most_in_a_row']} one after the other"
     )
-    return "\n".join([*_errors(snapshot), "", line, *_set_aside(snapshot), *_times(snapshot["usage"])]) + "\n"
+    errors = _errors(snapshot, has_test_set=has_test_set)
+    return "\n".join([*errors, "", line, *_set_aside(snapshot), *_times(snapshot["usage"])]) + "\n"
 
 
 def _set_aside(snapshot: Mapping[str, Any]) -> list[str]:
@@ -43,11 +50,11 @@ def _set_aside(snapshot: Mapping[str, Any]) -> list[str]:
     return [f"{n_failed} {what} set aside without a label; most often ({count}): {reason}"]
 
 
-def _errors(snapshot: Mapping[str, Any]) -> list[str]:
+def _errors(snapshot: Mapping[str, Any], *, has_test_set: bool) -> list[str]:
     errors: Mapping[str, Mapping[str, Any]] = snapshot["errors"]
     rounds = sorted(name for name in errors if name.startswith("round-"))
     if not rounds:
-        return [no_errors(snapshot)]
+        return [no_errors(snapshot, has_test_set=has_test_set)]
     rows = [(f"first committee ({rounds[0]})", errors[rounds[0]])]
     last = rounds[-1]
     if len(rounds) > 1:
@@ -79,12 +86,16 @@ def _errors(snapshot: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def no_errors(snapshot: Mapping[str, Any]) -> str:
+def no_errors(snapshot: Mapping[str, Any], *, has_test_set: bool) -> str:
     """Return why no error on a test set is known, as far as a snapshot says."""
     failures = snapshot.get("first_failures")
     failures = failures if isinstance(failures, dict) else {}
     why = failures.get("reference-dynamics") or failures.get("evaluate")
-    return f"No error on a test set is known: {why or 'no test set was asked for, or no committee met it'}."
+    if not has_test_set:
+        why = "no test set was asked for (test.n_frames is 0)"
+    elif not why and snapshot.get("round") is None:
+        why = "no committee was complete yet"
+    return f"No error on a test set is known: {why or 'no committee was measured on the test set yet'}."
 
 
 def _times(usage: Mapping[str, Any]) -> list[str]:
@@ -92,7 +103,8 @@ def _times(usage: Mapping[str, Any]) -> list[str]:
     lines = [
         (
             f"Time: {usage['elapsed_s']:.0f} s; workers busy: {busy}; "
-            f"slots idle because of calculation.max_ahead: {usage['held_back_slot_s']:.0f} s"
+            f"left idle until a newer committee chooses labels (calculation.max_ahead): "
+            f"{usage['held_back_slot_s']:.0f} s of all workers"
         ),
         "",
         _row("", ["tasks", "failed", "worker s", "s per task"]),
