@@ -9,6 +9,7 @@ import typer
 from fff import __version__
 from fff.cli.check import check
 from fff.cli.evaluate import evaluate
+from fff.cli.folder import OfCampaign
 from fff.cli.init import init
 from fff.cli.label import label
 from fff.cli.md import md
@@ -59,11 +60,11 @@ app.command("init")(init)
 app.command("check")(check)
 app.command("schema")(schema)
 app.command("run")(run)
-app.command("resume")(resume)
-app.command("status")(status)
-app.command("watch")(watch)
-app.command("stop")(stop)
-app.command("report")(report)
+app.command("resume", cls=OfCampaign)(resume)
+app.command("status", cls=OfCampaign)(status)
+app.command("watch", cls=OfCampaign)(watch)
+app.command("stop", cls=OfCampaign)(stop)
+app.command("report", cls=OfCampaign)(report)
 app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)

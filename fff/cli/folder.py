@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
 
 from fff.base.errors import RunDirectoryError
 from fff.data.run_directory import RunDirectory
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["OfCampaign", "campaign_at"]
 
-__all__ = ["campaign_at"]
+_MOST_NAMED = 5
+
+
+class OfCampaign(TyperCommand):
+    """A command for a campaign that is there; called without one it names some."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments apart, as every command does."""
+        if not args and (names := _campaigns_here()):
+            ctx.fail(f"Missing argument 'RUN_DIR'.\nHint: Campaigns here: {', '.join(names)}.")
+        return super().parse_args(ctx, args)
+
+
+def _campaigns_here() -> list[str]:
+    """Return where campaigns lie that went on last, in the folder where they go by default."""
+    try:
+        logs = sorted(Path("runs").glob("*/events.jsonl"), key=lambda log: log.stat().st_mtime)
+    except OSError:
+        return []
+    return [str(log.parent) for log in logs[: -_MOST_NAMED - 1 : -1]]
 
 
 def campaign_at(path: Path) -> RunDirectory:

@@ -33,7 +33,8 @@ def label(
         Path, typer.Option(help="Database of labels; made, or added to.", metavar="FILE")
     ] = Path("labels.db"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Calculations at a time; one for each core by default.")
+        int | None,
+        typer.Option(min=1, help="Calculations at a time; one for each core by default.", metavar="N"),
     ] = None,
     config: Config = None,
     override: Override = None,

@@ -25,7 +25,10 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it was written as JSON.")] = False,
 ) -> None:
-    """Write what came out of a campaign: one page to open in a browser, and figures with their numbers."""
+    """Write what came out of a campaign.
+
+    One page to open in a browser, and figures with their numbers.
+    """
     with Border():
         from fff.data.run_directory import RunDirectory
         from fff.report.writing import write_report

@@ -58,7 +58,7 @@ def run(
     dry_run: DryRun = False,
     override: Override = None,
 ) -> None:
-    """Run an active-learning campaign: structures in, a trained force field out. Run again, it goes on."""
+    """Run an active-learning campaign, which trains a force field. Run again, it goes on."""
     began = time.monotonic()
     given = {
         "max_labels": max_labels,

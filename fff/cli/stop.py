@@ -15,7 +15,10 @@ __all__ = ["stop"]
 def stop(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a running campaign.")],
 ) -> None:
-    """Ask a running campaign to stop: nothing new is begun, what runs may end, and it can be resumed."""
+    """Ask a running campaign to stop.
+
+    Nothing new is begun, what runs may end, and it can be resumed.
+    """
     with Border():
         from fff.base.errors import RunDirectoryError
         from fff.data.run_directory import RunDirectory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTENTS", "OPENING_NAMES", "RunDirectory"]
 
 CONTENTS = (
-    ("report.html", "what came out: numbers, figures, the worst structures in 3-D"),
+    ("report.html", "what came out: numbers, figures, worst structures in 3-D"),
     ("figures/", "the figures of the report, each beside its numbers (CSV)"),
     ("config.yaml", "every value of this run; `fff run` takes it"),
     ("provenance.json", "versions, machine, seed, checksums of the inputs"),
@@ -29,7 +29,7 @@ CONTENTS = (
     ("events.jsonl", "everything that happened, in order"),
     ("run.log", "the same for people"),
     ("labels.db", "all labels, an ASE database"),
-    ("models/", "the committees; models/committee.json names the present one"),
+    ("models/", "the committees; committee.json names the present one"),
     ("frames/", "sampled structures"),
     ("scores/", "what committees said about them, and about the test set"),
     ("test/", "the test set, and the random frames of the comparison"),

@@ -138,6 +138,21 @@ def test_without_an_argument_the_usage_is_shown():
         result = fff(command)
         assert result.exit_code == 2
         assert "RUN_DIR" in result.stderr
+        assert "Hint" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "watch", "stop", "report"])
+def test_without_an_argument_the_campaigns_that_are_there_are_named(command):
+    for age, name in enumerate("gfedcba"):
+        folder = Path("runs") / name
+        folder.mkdir(parents=True)
+        (folder / "events.jsonl").touch()
+        os.utime(folder / "events.jsonl", (1000 - age, 1000 - age))
+    Path("runs/notes").mkdir()
+    result = fff(command)
+    assert result.exit_code == 2
+    assert "Missing argument 'RUN_DIR'." in result.stderr
+    assert result.stderr.endswith("Hint: Campaigns here: runs/g, runs/f, runs/e, runs/d, runs/c.\n")
 
 
 # --- to go on -------------------------------------------------------------------------------------------

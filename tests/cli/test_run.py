@@ -154,6 +154,7 @@ def test_a_run_says_what_it_does_where_it_writes_and_how_to_stop_it(campaign):
     ):
         assert part in out
     assert out.splitlines()[-1] == "Finished: 128 labels. Results in x"
+    assert max(len(line) for line in out.splitlines() if "──" in line) <= 80
 
 
 @pytest.mark.usefixtures("no_probe")
@@ -438,6 +439,12 @@ def test_help_imports_nothing_heavy():
     }
     heavy |= {"matplotlib", "schnetpack", "scipy", "torch"}
     assert not heavy & set(modules)
+
+
+def test_the_list_of_commands_has_whole_sentences_in_plain_words():
+    result = CliRunner().invoke(app, ["--help"], terminal_width=80)
+    assert "..." not in result.stdout.partition("Commands:")[2]
+    assert "range" not in CliRunner().invoke(app, ["label", "--help"]).stdout
 
 
 def test_the_version_is_shown():
