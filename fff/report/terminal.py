@@ -153,7 +153,7 @@ def _panels(
     contents = {
         "Trainer": _trainer(view, room),
         "Sampler": _sampler(view, room),
-        "Selector": _selector(view),
+        "Selector": _selector(view, room),
         "Calculator": _calculator(view, room),
     }
     if not boxed:
@@ -288,7 +288,7 @@ def _last_audit(sampler: Mapping[str, Any], room: int) -> Text:
     )
 
 
-def _selector(view: Mapping[str, Any]) -> list[Text]:
+def _selector(view: Mapping[str, Any], room: int) -> list[Text]:
     waiting, deviations = view["selector"]["waiting"], view["selector"]["deviations"]
     low, middle, high = (deviations[name] for name in ("lowest", "median", "highest"))
     rows = [
@@ -298,7 +298,18 @@ def _selector(view: Mapping[str, Any]) -> list[Text]:
     if middle is None:
         rows.append(_row("deviations", "not known" if waiting.get("selected") else "nothing is selected"))
     else:
-        rows.append(_row("deviations", f"{middle:.2f} ({low:.2f} - {high:.2f}) {deviations['unit']}"))
+        unit = deviations["unit"]
+        rows.append(
+            _row(
+                "deviations",
+                _fit(
+                    room,
+                    f"{middle:.2f} in the middle, {low:.2f} to {high:.2f} {unit}",
+                    f"{low:.2f} to {high:.2f}, middle {middle:.2f} {unit}",
+                    f"middle {middle:.2f}, to {high:.2f} {unit}",
+                ),
+            )
+        )
     stop = deviations["stop_deviation_eV_per_A"]
     if stop is not None:
         rows.append(_row("", f"runs stop at {stop:.2f} eV/Å"))

@@ -126,3 +126,10 @@ def test_many_failures_and_many_workers_leave_room_for_the_rest(campaign):
     assert "(968 more)" in text
     assert "Warnings" in text
     assert "Last events" in text
+
+
+def test_the_middle_of_the_deviations_is_called_so_on_every_width(campaign):
+    view = View(campaign.run).look()
+    view["selector"]["deviations"] |= {"lowest": 0.14, "median": 0.2, "highest": 0.26, "unit": "eV/Å"}
+    assert "middle 0.20, to 0.26 eV/Å" in printed(view, 80)
+    assert "0.20 in the middle, 0.14 to 0.26 eV/Å" in printed(view, 120)
