@@ -14,6 +14,7 @@ import fff.campaigns.inputs
 from fff.base.errors import ReferenceSetupError
 from fff.cli.app import app
 from fff.reference.probe import probe
+from fff.reference.probing import _as_json
 from tests.mutations.configs import CASES, KEYS, LEAST, PLACES, make_files
 from tests.mutations.images import state_of
 
@@ -46,9 +47,7 @@ def probe_in_this_process(monkeypatch):
     """Ask the reference methods themselves, without the second that a process of their own takes."""
 
     def ask(section, structures):
-        answer = probe(
-            {"section": section, "structures": [fff.campaigns.inputs._as_json(atoms) for atoms in structures]}
-        )
+        answer = probe({"section": section, "structures": [_as_json(atoms) for atoms in structures]})
         if "error" in answer:
             raise ReferenceSetupError(answer["error"], hint=answer["hint"])
         return answer["name"]
