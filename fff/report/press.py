@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Press"]
 
-NARROW_PX = 800
-
 
 class Press:
     """Makes the parts of one page.
@@ -60,10 +58,10 @@ class Press:
             self.warnings.append(line)
             return tag("p", line, class_="note")
 
-    def link(self, path: Path, text: str) -> Markup:
-        """Return a link to a file, relative to the page."""
+    def link(self, path: Path, content: str) -> Markup:
+        """Return a link to a file, relative to the page, from a text or a picture."""
         # Quoted: a name with a colon is no address of another kind.
-        return tag("a", text, href=quote(os.path.relpath(path, self.page.parent)))
+        return tag("a", content, href=quote(os.path.relpath(path, self.page.parent)))
 
     def _figure(self, draw: Callable[[Record], Drawing | str]) -> Markup:
         drawn = draw(self.record)
@@ -78,13 +76,14 @@ class Press:
             alt=f"{drawn.title}. {drawn.caption}",
             width=str(width),
             height=str(height),
-            class_="narrow" if width < NARROW_PX else "wide",
             style=f"max-width:{round(width * 0.75)}px",
         )
         numbers = self.link(path.with_suffix(".csv"), "numbers (CSV)")
         picture = self.link(path, "picture (PNG)")
         caption = join([drawn.caption, " ", tag("span", numbers, ", ", picture, ".", class_="screen-only")])
-        return tag("figure", tag("div", image, class_="paper"), tag("figcaption", caption))
+        # It shrinks with the page; a touch opens it alone, where it can be enlarged.
+        linked = tag("div", self.link(path, image), class_="paper")
+        return tag("figure", linked, tag("figcaption", caption))
 
 
 def _size(png: bytes) -> tuple[int, int]:

@@ -57,6 +57,10 @@ def test_the_page_is_whole_without_a_network_on_desktop_and_phone(page):
         resize(page, width, 900)
         wide = page.execute_script("return document.documentElement.scrollWidth")
         assert wide <= width
+        papers = (
+            "[...document.querySelectorAll('.paper')].map(paper => paper.scrollWidth - paper.clientWidth)"
+        )
+        assert max(page.execute_script(f"return {papers}")) <= 0
     loaded = page.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert len(loaded) == 8
     assert all(loaded)

@@ -91,6 +91,9 @@ def test_the_report_is_one_page_with_every_figure_in_it_and_beside_it(written):
     images = page.all("img")
     assert len(images) == len(FIGURES)
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
+    elements = zip(page.elements, page.elements[1:], strict=False)
+    around = [before for before, (name, _) in elements if name == "img"]
+    assert {attributes["href"] for _, attributes in around} == {f"figures/{name}.png" for name in FIGURES}
 
 
 def test_a_report_changes_nothing_that_is_the_campaigns(written):
