@@ -83,7 +83,16 @@ def find_inputs(known: Known) -> Iterator[Finding]:
     elif config.test.n_frames:
         temperatures = ", ".join(f"{t:g}" for t in config.test.temperatures_K)
         found = f"{config.test.n_frames} frames of dynamics by the reference at {temperatures} K, made first"
-        yield fine("test set", found, n=0)
+        hottest = max(config.sampling.temperature_K)
+        if max(config.test.temperatures_K) >= hottest:
+            yield fine("test set", found, n=0)
+            return
+        found += f"; the models' own dynamics reaches {hottest:g} K"
+        hint = (
+            f"Add {hottest:g} to test.temperatures_K; else the error is told of calmer structures than the "
+            "dynamics meets."
+        )
+        yield warning("test set", found, hint, n=0)
     else:
         hint = "Give test.n_frames or test.labels."
         yield warning("test set", "none: nothing will tell how wrong the models are", hint, n=0)

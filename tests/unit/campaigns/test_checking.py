@@ -8,7 +8,7 @@ from ase.build import molecule
 
 import fff.campaigns.checking as checking
 from fff.base.errors import ReferenceSetupError, RunDirectoryError
-from fff.campaigns.checking import costs, surroundings
+from fff.campaigns.checking import costs, labelling, surroundings
 from fff.campaigns.checking.costs import Range, estimate_disk, estimate_time, label_range
 from fff.campaigns.checking.findings import Known, fine
 from fff.campaigns.inputs import Inputs
@@ -179,6 +179,17 @@ def test_a_folder_with_other_things_in_it_is_refused_and_an_empty_one_is_fine(kn
     (folder / "thesis.tex").touch()
     with pytest.raises(RunDirectoryError, match=r"thesis\.tex"):
         list(surroundings.find_run_dir(known(run_dir=folder)))
+
+
+@pytest.mark.parametrize(
+    ("sampled", "tested", "status"),
+    [("[300, 500]", "[300]", "warning"), ("[300, 500]", "[300, 500]", "ok"), ("[300]", "[400]", "ok")],
+)
+def test_a_test_set_that_is_calmer_than_the_dynamics_is_a_warning(known, sampled, tested, status):
+    some = known(f"sampling.temperature_K={sampled}", f"test.temperatures_K={tested}")
+    found = {f.probe: f for f in labelling.find_inputs(some)}["test set"]
+    assert found.status == status
+    assert ("reaches 500 K" in found.found) == (status == "warning")
 
 
 def test_the_estimate_of_the_quickstart_holds_the_time_that_it_took(known):
