@@ -79,7 +79,7 @@ def asked(press: Press) -> Markup:
     given = [*of("structures", []), *of("labels", [])]
     size, every = number(of("committee.size")), number(of("training.retrain_every"))
     step = of("sampling.timestep_fs", DASH)
-    heat = ", ".join(map(str, temperatures))
+    heat = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in temperatures)
     energy, force = (
         of(f"audit.{key}") for key in ("energy_tolerance_eV_per_atom", "force_tolerance_eV_per_A")
     )

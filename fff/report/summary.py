@@ -33,8 +33,8 @@ def summary_table(snapshot: Mapping[str, Any], *, has_test_set: bool) -> str:
     """Return the errors on the test set and the time by kind of task, as text."""
     audits = snapshot["audits"]
     line = (
-        f"Audits (the reference checks the last frame of a run): {audits['passed']} of {audits['made']} "
-        f"passed; the best trajectory passed {audits['most_in_a_row']} one after the other"
+        f"Audits: {audits['passed']} of {audits['made']} passed (the reference checks the last frame of a "
+        f"run of dynamics); the best trajectory passed {audits['most_in_a_row']} one after the other"
     )
     errors = _errors(snapshot, has_test_set=has_test_set)
     return "\n".join([*errors, "", line, *_set_aside(snapshot), *_times(snapshot["usage"])]) + "\n"

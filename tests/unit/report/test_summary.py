@@ -39,5 +39,6 @@ def test_why_no_error_is_known_is_one_reason(values, has_test_set, why):
 
 def test_audits_and_idle_workers_are_explained():
     said = summary_table(snapshot(), has_test_set=True)
-    assert "3 of 4 passed; the best trajectory passed 2 one after the other" in said
+    assert "Audits: 3 of 4 passed (the reference checks the last frame of a run of dynamics)" in said
+    assert "the best trajectory passed 2 one after the other" in said
     assert "left idle until a newer committee chooses labels (calculation.max_ahead): 1 s" in said
