@@ -40,7 +40,10 @@ class SelectionSection(Section):
     threshold_eV_per_A: float = Field(
         0.1,
         ge=0,
-        description="Force deviation below which a frame is not worth a label (rule threshold only).",
+        description=(
+            "Force deviation below which a frame is not worth a label (rule threshold only, which does not "
+            "go with `deviation: energy`)."
+        ),
     )
     prune_fraction: float = Field(
         0.05,

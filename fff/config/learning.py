@@ -102,9 +102,13 @@ class TrainingSection(Section):
         5e-3, gt=0, le=1, description="Size of the optimiser's steps (Adam) at the start."
     )
     energy_weight: float = Field(
-        0.05, ge=0, description="Loss weight of the mean squared error of the energy per atom."
+        0.05,
+        ge=0,
+        description="Loss weight of the mean squared error of the energy, in (eV per atom)².",
     )
-    force_weight: float = Field(0.95, ge=0, description="Loss weight of the mean squared force error.")
+    force_weight: float = Field(
+        0.95, ge=0, description="Loss weight of the mean squared error of force components, in (eV/Å)²."
+    )
     plateau_patience: PositiveInt = Field(
         15,
         description=(
