@@ -42,6 +42,9 @@ _HEARTBEAT_THRESHOLD_S = 7 * 86_400
 _STRATEGY_PERIOD_S = 0.2
 # All wake up on messages; this only bounds how fast an idle process turns its loop (10 ms unless told).
 _POLL_MS = 100
+# A pool keeps a socket in its folder for temporary files, and the path of a socket has 107 characters at most, of
+# which its name takes 32. Decided where the pool runs, since batch systems name that folder there.
+_SHORT_TMPDIR = 'if [ "${#TMPDIR}" -gt 75 ]; then export TMPDIR=/tmp; fi'
 _PARSL_HTEX = "parsl.executors.high_throughput"
 
 
@@ -182,7 +185,7 @@ def _environment(pool: Pool) -> str:
         variables["CUDA_VISIBLE_DEVICES"] = ""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # Libraries may come from the current folder too: one that torch brings along looks there for CUDA's.
-    return "\n".join(["cd /", *exports])
+    return "\n".join(["cd /", _SHORT_TMPDIR, *exports])
 
 
 def _shell(command: Sequence[str]) -> str:

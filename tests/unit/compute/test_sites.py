@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -93,3 +94,13 @@ def test_workers_without_an_accelerator_see_none(tmp_path):
     gpu, cpu = site.parsl_config(tmp_path).executors
     assert "CUDA_VISIBLE_DEVICES" not in gpu.provider.worker_init
     assert "export CUDA_VISIBLE_DEVICES=''" in cpu.provider.worker_init
+
+
+@pytest.mark.parametrize(("given", "taken"), [("/scratch/user", "/scratch/user"), ("/" + "a" * 90, "/tmp")])
+def test_a_folder_for_temporary_files_that_is_too_long_for_a_socket_is_not_taken(tmp_path, given, taken):
+    (executor,) = make_site(LaptopSite(kind="laptop")).parsl_config(tmp_path).executors
+    script = f'{executor.provider.worker_init}\necho "$TMPDIR"'
+    shell = subprocess.run(
+        ["bash", "-eu", "-c", script], env={"TMPDIR": given}, check=True, capture_output=True, text=True
+    )
+    assert shell.stdout.strip() == taken
