@@ -42,8 +42,8 @@ _HEARTBEAT_THRESHOLD_S = 7 * 86_400
 _STRATEGY_PERIOD_S = 0.2
 # All wake up on messages; this only bounds how fast an idle process turns its loop (10 ms unless told).
 _POLL_MS = 100
-# A pool keeps a socket in its folder for temporary files, and the path of a socket has 107 characters at most, of
-# which its name takes 32. Decided where the pool runs, since batch systems name that folder there.
+# A pool keeps a socket in its folder for temporary files. The path of a socket has at most 107 characters,
+# 32 of which its name takes. Decided where the pool runs, since batch systems name that folder there.
 _SHORT_TMPDIR = 'if [ "${#TMPDIR}" -gt 75 ]; then export TMPDIR=/tmp; fi'
 _PARSL_HTEX = "parsl.executors.high_throughput"
 
