@@ -136,7 +136,9 @@ def evaluated(**errors):
         "energy_rmse_meV_per_atom": 500.0,
         "energy_mae_shifted_meV_per_atom": 1.0,
     }
-    return Evaluated(1, {**known, **errors}, {}, {}, None, 0, 1.5579, Path("evaluation"))
+    element = {"n_atoms": 3, "force_mae_meV_per_A": 90.0, "force_rmse_meV_per_A": 120.0}
+    elements = {"H": element, "O": element}
+    return Evaluated(1, {**known, **errors}, elements, {}, None, 0, 1.5579, Path("evaluation"))
 
 
 def test_an_evaluation_says_what_its_numbers_are_worth(monkeypatch):
@@ -149,6 +151,7 @@ def test_an_evaluation_says_what_its_numbers_are_worth(monkeypatch):
     assert "Mean force: what predicting the mean force everywhere would give, 80.0 meV/Å." in out
     assert "not better than that" in out
     assert "trained on one composition" in out
+    assert "differ by constants" not in invoked(n_structures=2)
     out = invoked(n_structures=100, force_mae_meV_per_A=20.0)
     assert out.splitlines()[0] == "One model on 100 structures, 1557.9 ms each"
     assert "not better than that" not in out
