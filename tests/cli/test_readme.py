@@ -121,7 +121,7 @@ def test_the_commands_do_what_they_say(folder, environment):
     for name in ("my-molecule", "my-crystal", "from-labels"):
         assert (folder / "runs" / name / "report.html").stat().st_size > 100_000
     assert (folder / "runs/my-crystal/figures/learning_curve.csv").is_file()
-    assert all((folder / name).exists() for name in ("water.db", "water/committee.json", "md.traj"))
+    assert all((folder / name).exists() for name in ("water.db", "copper/committee.json", "md.traj"))
 
     # And how the result is used.
     for content in blocks("python"):
