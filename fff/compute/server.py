@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskServer", "start_server", "stop_server"]
 
+_log = logging.getLogger(__name__)
+
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
@@ -107,11 +109,18 @@ class TaskServer(ParslTaskServer):
             with _plain_path(self.folder) as path:
                 self.config.run_dir = str(path)
                 super().run()
-        finally:
-            self.queues.close(_LINGER_S)
-            if is_supported():
-                # Parsl terminates its pools and does not look back; a pool may have lost its guard.
-                kill_descendants()
+        except Exception:  # noqa: BLE001 - the border of this process: its log has it
+            _log.exception("The task server ends.")
+            self._let_go()
+            # Threads of Parsl may wait for ever for an interchange that is gone; the interpreter would too.
+            os._exit(1)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.queues.close(_LINGER_S)
+        if is_supported():
+            # Parsl terminates its pools and does not look back; a pool may have lost its guard.
+            kill_descendants()
 
     def listen_and_launch(self) -> None:
         """Hand requests to Parsl, and look after the pools in between.

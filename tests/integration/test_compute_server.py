@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fff.base.errors import CampaignError
 from fff.compute.queues import LocalQueues
 from fff.compute.server import start_server, stop_server
 from fff.compute.sites import make_site
@@ -190,6 +191,22 @@ def test_the_loss_of_a_pool_ends_the_server_and_is_noticed(own, part):
     assert wait_until(lambda: not own.queues.connected, 5)
     assert "The workers of pool 'shared' are gone" in (own.run_dir / "parsl" / "server.log").read_text()
     assert wait_until(lambda: all(map(is_gone, family)), 5)
+
+
+def test_a_server_that_lost_its_workers_ends_though_a_thread_waits_for_ever(tmp_path, monkeypatch):
+    def lose(read):
+        threading.Thread(target=threading.Event().wait).start()  # in the server, as one of Parsl's
+        msg = "The workers are gone."
+        raise CampaignError(msg)
+
+    monkeypatch.setattr("fff.compute.server._check_pools", lose)
+    running = Running(LaptopSite(kind="laptop", n_workers=1), tmp_path)
+    try:
+        assert wait_until(lambda: not running.server.is_alive(), 30)
+        assert running.server.exitcode == 1
+        assert "The workers are gone." in (tmp_path / "parsl" / "server.log").read_text()
+    finally:
+        running.stop(0)
 
 
 def test_stopping_waits_for_running_tasks_within_the_grace(own):
