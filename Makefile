@@ -33,13 +33,14 @@ demo: install
 	while [ -e "$$run_dir" ]; do n=$$((n + 1)); run_dir=runs/quickstart-$$n; done; \
 	$(BIN)/python run.py configs/quickstart.yaml --run-dir "$$run_dir"
 
-# On all cores. A file's tests stay together: several share a campaign.
+# On all cores. A file's tests stay together: several share a campaign. The files keep their order, in which the long
+# ones come first: the last of them would else run alone.
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Seconds: what to run while writing code.
 test-fast: install
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not integration and not science"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not integration and not science"
 
 # Both write their tables into docs/faults.md.
 kill-test: install
@@ -49,7 +50,7 @@ fault-test: install
 	$(BIN)/python -m tests.faults.faults --write
 
 mutation-test: install
-	FFF_EXHAUSTIVE=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/mutations
+	FFF_EXHAUSTIVE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/mutations
 
 lint: install
 	$(BIN)/ruff check .
