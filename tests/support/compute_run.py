@@ -9,6 +9,7 @@ import operator
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -31,8 +32,13 @@ def main(run_dir: Path) -> None:
     queues.send_inputs(["bash", "-c", BUSY], method="train", topic="train")
     queues.send_inputs(0, 0, method="calculate", topic="calculate")
     queues.get_result("calculate", timeout=60)
-    family = [server.pid, *(p.pid for p in psutil.Process(server.pid).children(recursive=True))]
-    sys.stdout.write(" ".join(map(str, family)) + "\n")
+    # Either worker may have been the first: the other's task has begun when what it starts is there.
+    family = psutil.Process(server.pid).children(recursive=True)
+    while sum(process.name() == "sleep" for process in family) < 2:
+        time.sleep(0.05)
+        family = psutil.Process(server.pid).children(recursive=True)
+    pids = [server.pid, *(process.pid for process in family)]
+    sys.stdout.write(" ".join(map(str, pids)) + "\n")
     sys.stdout.flush()
     for number in map(int, sys.stdin):
         queues.send_inputs(number, number, method="calculate", topic="calculate")
