@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fff.base.errors import FffError, RunDirectoryError
-from fff.data.packing import labels_from_bytes
+from fff.data.packing import UNPACKABLE, labels_from_bytes
 from fff.models.files import read_description, read_member
 from fff.steering.active_learning.policy import trained_by
 
@@ -22,17 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_lost", "is_as_before"]
 
-_UNREADABLE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    FffError,
-)
+_UNREADABLE = (*UNPACKABLE, OSError, FffError)
 
 
 def find_lost(run: RunDirectory, found: Replay) -> list[tuple[Request, Event]]:

@@ -20,7 +20,6 @@ import shutil
 import threading
 import time
 import traceback
-import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from fff.base.redaction import redact
 from fff.data.accuracy import force_accuracy
 from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
-from fff.data.packing import labels_from_bytes, labels_to_bytes
+from fff.data.packing import UNPACKABLE, labels_from_bytes, labels_to_bytes
 from fff.selection import audit_frame
 
 if TYPE_CHECKING:
@@ -580,17 +579,7 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     return values
 
 
-# A damaged file; RuntimeError: it seems to be encrypted.
-_UNREADABLE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
+_UNREADABLE = (*UNPACKABLE, OSError)
 
 
 def _calculated_before(file: Path, frame: Frame) -> Label | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from fff.base.errors import RunDirectoryError
 from fff.base.files import inside, write_bytes
-from fff.data.packing import frames_from_bytes, frames_to_bytes
+from fff.data.packing import UNPACKABLE, frames_from_bytes, frames_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
     from fff.data.records import Frame
 
 __all__ = ["FrameStore"]
-
-# What NumPy and the zip format say about damaged files; RuntimeError: they seem to be encrypted.
-_UNREADABLE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
 
 
 class FrameStore:
@@ -73,7 +61,7 @@ class FrameStore:
         data = path.read_bytes()
         try:
             return frames_from_bytes(data)
-        except _UNREADABLE as error:
+        except UNPACKABLE as error:
             msg = f"The frames in {path} cannot be read: {str(error).rstrip('.') or type(error).__name__}."
             hint = "Take the file from a copy of the run directory."
             raise RunDirectoryError(msg, hint=hint, path=str(path)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,20 @@ from fff.data.records import Frame, Label
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["frames_from_bytes", "frames_to_bytes", "labels_from_bytes", "labels_to_bytes"]
+__all__ = ["UNPACKABLE", "frames_from_bytes", "frames_to_bytes", "labels_from_bytes", "labels_to_bytes"]
 
 _SCHEMA_VERSION = 1
+
+UNPACKABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+"""What NumPy and the zip format say about damaged files; RuntimeError: they seem to be encrypted."""
 
 
 def frames_to_bytes(frames: Sequence[Frame]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ from fff.base.errors import RunDirectoryError
 from fff.base.files import inside, read_json
 from fff.data.events import CHANGED, OPENED
 from fff.data.labels import read_labels
-from fff.data.packing import labels_from_bytes
+from fff.data.packing import UNPACKABLE, labels_from_bytes
 from fff.report.following import Follower
 from fff.report.standing import read_standing
 
@@ -44,16 +43,7 @@ __all__ = [
 
 _TEST_FILES = re.compile(r"(testset-.*|given)\.npz")
 
-_UNREADABLE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
+_UNREADABLE = (*UNPACKABLE, OSError)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def asked(press: Press) -> Markup:
         ("selection", f"{of('selection.rule', DASH)}, by the deviation {of('selection.deviation', DASH)}"),
         ("audit tolerances", f"{energy} eV/atom, {force} eV/Å"),
         ("test set", _test_set(record)),
-        ("ends at", f"{number(of('stop.max_labels'))} labels" + _target(record)),
+        ("ends at", f"{number(of('stop.max_labels'))} labels"),
         ("site", str(of("site.kind", DASH))),
     ]
     try:
@@ -120,11 +120,6 @@ def _test_set(record: Record) -> str:
         return "none"
     count = "structures" if n_frames is None else f"{number(n_frames)} structures"
     return f"{count} {verdict.test_set_of(record)}"
-
-
-def _target(record: Record) -> str:
-    target = record.setting("stop.force_error_eV_per_A")
-    return f", or at a force error of {number(1000 * target)} meV/Å" if target else ""
 
 
 def learning(press: Press) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fff.report.drawing import COLOURS, INK, QUIET, Column, Drawing, drawing
+from fff.report.drawing import COLOURS, QUIET, Column, Drawing, drawing
 from fff.report.pictures.axes import logarithmic, time_unit
 from fff.report.sittings import sittings_of
 from fff.report.verdict import why_no_error
@@ -87,15 +87,12 @@ def _draw_bars(axes: Axes, evaluations: Sequence[Evaluation], at: Sequence[float
 
 def _draw_lines(both: Sequence[Axes], record: Record) -> list[float]:
     """Draw what errors are compared with; return the levels."""
-    lines: list[tuple[Any, str, str]] = [
-        (record.rounds[0].values.get(_MEAN_FORCE), "mean force as predictor", QUIET)
-    ]
-    target = record.setting("stop.force_error_eV_per_A")
-    lines.append((target * 1000 if target else None, "target", INK))
-    for level, label, colour in lines:
-        for axes in both if level is not None else ():
-            axes.axhline(level, color=colour, linestyle="--", linewidth=1.0, label=label)
-    return [level for level, *_ in lines if level]
+    level = record.rounds[0].values.get(_MEAN_FORCE)
+    if not level:
+        return []
+    for axes in both:
+        axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.0, label="mean force as predictor")
+    return [level]
 
 
 def _bounds(evaluations: Sequence[Evaluation]) -> list[float]:

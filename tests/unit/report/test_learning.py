@@ -44,14 +44,6 @@ def test_the_curve_has_every_committee_with_its_labels_and_interval(record):
     ):
         assert low < error < high
     assert {"committees", "as many random frames", "mean force as predictor"} <= set(labels_of(drawn))
-    assert "target" not in labels_of(drawn)
-
-
-def test_a_target_is_a_line(record):
-    config = {**record.config, "stop": {"max_labels": 24, "force_error_eV_per_A": 0.05}}
-    drawn = draw_learning_curve(replace(record, config=config))
-    (line,) = [line for line in drawn.figure.axes[0].lines if line.get_label() == "target"]
-    assert list(line.get_ydata()) == [50.0, 50.0]
 
 
 def test_one_stretch_of_dynamics_gives_no_interval_and_that_is_said(record):
