@@ -7,6 +7,7 @@ import time
 
 import pytest
 from PIL import Image
+from selenium.common.exceptions import TimeoutException
 
 from fff.report.writing import write_report
 from tests.support.browser import browser, complaints, resize
@@ -14,7 +15,7 @@ from tests.support.reported_campaigns import ReportedCampaign
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,17 @@ def viewer_state(page):
 def drawn(page) -> Image.Image:
     """Return a picture of the structure that is shown."""
     time.sleep(0.5)  # a frame is drawn after the event that asks for it
-    png = page.find_element("id", "structure").screenshot_as_png
+    end = time.monotonic() + WAIT_S
+    while True:
+        try:
+            png = page.find_element("id", "structure").screenshot_as_png
+        except TimeoutException:
+            # The driver gives a picture 10 s, whatever it is told; without a graphics card, and beside other
+            # tests, one may take longer.
+            if time.monotonic() > end:
+                raise
+        else:
+            break
     return Image.open(io.BytesIO(png)).convert("RGB")
 
 
