@@ -91,6 +91,7 @@ class Call:
         settings: The sections of the config that this kind of task needs. Where these two are large they are
             empty here and come as the last parcel, with the key `told:<request>`.
         models: Keys of the proxies that come along, in the same order.
+        slots: How many slots of its pool the task has for itself.
     """
 
     request: str
@@ -99,6 +100,7 @@ class Call:
     args: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    slots: int = 1
 
     def path(self, *parts: str) -> Path:
         """Return a path in the run directory.

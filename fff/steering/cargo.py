@@ -110,6 +110,7 @@ class Cargo:
             request=request.id,
             run_dir=str(self.run.path),
             models=tuple(keys),
+            slots=request.slots,
             limit_s=self._limit_s(request),
             **told,
         )

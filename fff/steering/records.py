@@ -27,6 +27,8 @@ class Request:
         args: Small JSON-able arguments.
         models: Keys of what travels to the task as a proxy: models and training sets.
         attempt: From 1; a request that is tried again keeps its id.
+        slots: How many slots of its pool it takes, all from its start to its end.
+        losses: How often in a row it was lost with the workers that ran it, which is no try of its own.
     """
 
     id: str
@@ -36,10 +38,16 @@ class Request:
     args: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     attempt: int = 1
+    slots: int = 1
+    losses: int = 0
 
     def next_attempt(self) -> Request:
         """Return the same request, to be tried once more."""
-        return replace(self, attempt=self.attempt + 1)
+        return replace(self, attempt=self.attempt + 1, losses=0)
+
+    def once_more(self) -> Request:
+        """Return the same request at the same attempt, after it was lost with its workers."""
+        return replace(self, losses=self.losses + 1)
 
 
 @dataclass(frozen=True)

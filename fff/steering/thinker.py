@@ -79,9 +79,8 @@ class Usage:
         """Account for the time since the last call, before the policy changes."""
         now = time.monotonic()
         elapsed, self._last = now - self._last, now
-        busy = Counter(request.pool for request in policy.open_requests.values())
-        for pool, count in busy.items():
-            self.busy_s[pool] += count * elapsed
+        for request in policy.open_requests.values():
+            self.busy_s[request.pool] += request.slots * elapsed
         self.held_back_s += policy.held_back * elapsed
 
     def add_task(self, event: Event) -> None:

@@ -91,7 +91,7 @@ class ActiveLearning:
             raise ValueError(msg)
         del state.open[event.request]
         state.n_open[request.kind] -= 1
-        state.free[request.pool] += 1
+        state.free[request.pool] += request.slots
         lost = event.outcome == "failed" and event.values.get("failure_class") == "retry"
         if lost and state.may_retry(request):
             state.retry(request)
@@ -256,7 +256,7 @@ class ActiveLearning:
                 break
             state.open[request.id] = request
             state.n_open[request.kind] += 1
-            state.free[request.pool] -= 1
+            state.free[request.pool] -= request.slots
             state.trained_last = request.kind in {"train", "train-baseline"}
             emitted.append(request)
         if state.verdict is None and not state.open:

@@ -346,7 +346,7 @@ class State:
         self.capacity, self.pool_of = dict(capacity), dict(pool_of)
         self.free = dict(capacity)
         for request in self.open.values():
-            self.free[self.pool_of[request.kind]] -= 1
+            self.free[self.pool_of[request.kind]] -= request.slots
         self.open = {name: replace(r, pool=self.pool_of[r.kind]) for name, r in self.open.items()}
         self.retries = [replace(r, pool=self.pool_of[r.kind]) for r in self.retries]
 
