@@ -74,13 +74,13 @@ def check(
         "run_dir": run_dir,
     }
     with Border(), _one_way_to_stop():
+        from fff.base.durations import seconds
         from fff.campaigns.checking import LONGEST_LABEL_S
-        from fff.cli.walltime import seconds
         from fff.config import load_config
 
         flags = changes(given)
         loaded = load_config(config, override or [], flags=flags)
-        wait_s = LONGEST_LABEL_S if wait is None else seconds(wait)
+        wait_s = LONGEST_LABEL_S if wait is None else seconds(wait, "--wait")
         try:
             findings = _show(loaded, wait_s, quiet=as_json)
         except KeyboardInterrupt:

@@ -36,7 +36,7 @@ Reference = Annotated[
     typer.Option(help="Reference method: xtb, xtb-cli, pyscf, ase (reference.kind).", metavar="KIND"),
 ]
 SiteKind = Annotated[
-    str | None, typer.Option(help="Machine: laptop, workstation (site.kind).", metavar="KIND")
+    str | None, typer.Option(help="Machine: laptop, workstation, slurm, pbs (site.kind).", metavar="KIND")
 ]
 Seed = Annotated[str | None, typer.Option(help="Everything random follows from it (seed).", metavar="N")]
 RunDir = Annotated[

@@ -104,9 +104,9 @@ def resume(
 
 def _end(began: float, walltime: str | None) -> float | None:
     """Return when this process must be over, on the clock `time.monotonic` (s)."""
-    from fff.cli.walltime import seconds
+    from fff.base.durations import seconds
 
-    return None if walltime is None else began + seconds(walltime)
+    return None if walltime is None else began + seconds(walltime, "--walltime")
 
 
 def finish(message: str, code: int) -> NoReturn:

@@ -105,7 +105,10 @@ class _Writer:
         self._given = given
         kinds = {name: _kind(name, given) for name in ("reference", "site")}
         self._entries = [
-            entry for entry in describe_config() if not entry.kind or entry.kind == kinds[entry.section]
+            entry
+            for entry in describe_config()
+            # Within a name of the user's choice the preset's own comments explain.
+            if entry.section.count(".") == 0 and (not entry.kind or entry.kind == kinds[entry.section])
         ]
 
     def set_part(self, body: Sequence[str], *, first_line: int) -> Iterator[str]:

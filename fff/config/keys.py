@@ -7,15 +7,15 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from fff.config.campaign import ActiveLearningConfig
 from fff.config.section import PATH, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pydantic.fields import FieldInfo
-
-__all__ = ["Place", "kinds_of", "leaves", "locate", "path_keys", "sections_of"]
+__all__ = ["Place", "kinds_of", "leaves", "locate", "named_section_of", "path_keys", "sections_of"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ def _sections(annotation: Any) -> list[type[Section]]:
     return []
 
 
+def named_section_of(field: FieldInfo | None) -> type[Section] | None:
+    """Return the section that a field holds several of, each under a name of the user's choice; or None."""
+    annotation = field.annotation if field is not None else None
+    if get_origin(annotation) is not dict:
+        return None
+    inner = _sections(get_args(annotation)[1])
+    return inner[0] if inner else None
+
+
 def kinds_of(field: FieldInfo | None) -> dict[str, type[Section]]:
     """Return the sections of a field by their `kind`; empty for fields without kinds."""
     found = {}
@@ -70,6 +79,10 @@ def locate(loc: Sequence[str | int]) -> Place:
             continue
         if part in tags:
             section, tags, field = tags[part], {}, None
+            continue
+        if named := named_section_of(field):
+            key = f"{key}.{part}"
+            section, field = None, FieldInfo(annotation=named, description=named.__doc__)
             continue
         if field is not None:
             inner = sections_of(field)

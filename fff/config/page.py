@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from fff.config.campaign import ActiveLearningConfig
-from fff.config.keys import sections_of
+from fff.config.keys import named_section_of, sections_of
 from fff.config.schema import describe_config
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ def _heading(section: str, kind: str) -> str:
 def _about(section: str, kind: str) -> str:
     if not section:
         return "Keys that stand in no section."
-    for model in sections_of(ActiveLearningConfig.model_fields[section]):
+    first, *inner = section.split(".")
+    for model in sections_of(ActiveLearningConfig.model_fields[first]):
         if not kind or kind == _kind_of(model):
-            return (model.__doc__ or "").strip().splitlines()[0]
+            named = named_section_of(model.model_fields[inner[0]]) if inner else model
+            return (named.__doc__ or "").strip().splitlines()[0]
     return ""
 
 

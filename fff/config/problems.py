@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from fff.base.errors import ConfigError
 from fff.base.redaction import redact
 from fff.config.campaign import ActiveLearningConfig
-from fff.config.keys import Place, kinds_of, leaves, locate
+from fff.config.keys import Place, kinds_of, leaves, locate, named_section_of
 from fff.config.section import Section, unit_of
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ def _missing(place: Place, value: Any) -> tuple[str, str]:  # noqa: ARG001 - one
         return (
             f"`{place.key}` is missing.",
             f"Add `{place.key}: {{kind: {next(iter(kinds))}}}`; {_offer(kinds)}",
+        )
+    if named_section_of(place.field):
+        return (
+            f"`{place.key}` is missing.",
+            f"Add it, for example `{place.key}: {{cpu: {{}}}}`. {_describe(place)}",
         )
     return f"`{place.key}` is missing.", f"Add it. {_describe(place)}".strip()
 
@@ -293,6 +298,12 @@ def _too_many(place: Place, value: Any) -> tuple[str, str]:
 
 
 def _pattern(place: Place, value: Any) -> tuple[str, str]:
+    if place.key.startswith("site."):
+        key = place.key.removesuffix(".[key]")
+        if key == place.key:
+            return f"`{key}` is {show(value)}; it must be one line.", "Give each line as an item of its own."
+        message = f"`{key}` cannot be the name of a kind of node."
+        return message, "Use at most 30 letters, digits, `-` or `_`, and a letter first, as cpu or gpu-a100."
     if place.key.endswith(".basis"):
         message = f"`{place.key}` is {show(value)}; it must be the name of a basis set, no path or text."
         return message, "Examples: def2-SVP, def2-TZVP, 6-31++G(d,p), cc-pVDZ."

@@ -154,6 +154,15 @@ def _entries(section: Mapping[str, Any], prefix: str, kind: str) -> Iterator[Ent
                 default=field.get("default"),
                 is_required=name in section.get("required", ()),
             )
+            if reference := _named(field):
+                yield from _entries(definitions[_name(reference)], f"{prefix}{name}.NAME.", kind)
+
+
+def _named(field: Mapping[str, Any]) -> str:
+    """Return the reference to the section that a field holds several of, by name; empty if it does not."""
+    patterns = field.get("patternProperties") or {"": field.get("additionalProperties")}
+    inner = next(iter(patterns.values()))
+    return str(inner.get("$ref", "")) if isinstance(inner, dict) else ""
 
 
 def _values(field: Mapping[str, Any]) -> str:

@@ -315,7 +315,7 @@ WRONG = {
     "bad YAML": ("structures: [\n", [], ["some.yaml, line", "no YAML"]),
     "empty config": ("", [], ["some.yaml is empty", "fff init minimal"]),
     "key given twice": (LEAST + "seed: 1\nseed: 2\n", [], ["line 4", "`seed`", "twice"]),
-    "unknown site": (LEAST, ["--site", "slurm"], ["`site.kind`", "slurm", "laptop, workstation"]),
+    "unknown site": (LEAST, ["--site", "condor"], ["`site.kind`", "condor", "laptop, workstation"]),
     "unknown reference": (LEAST, ["--reference", "orca"], ["`reference.kind`", "orca", "xtb, pyscf, ase"]),
     "reference without calculator": (LEAST, ["--reference", "ase"], ["`reference.calculator` is missing"]),
     "override without value": (LEAST, ["-o", "seed"], ["-o seed", "key=value"]),

@@ -179,7 +179,7 @@ def test_the_json_schema_carries_descriptions_units_and_bounds():
 def test_the_kinds_are_these():
     fields = ActiveLearningConfig.model_fields
     assert list(kinds_of(fields["reference"])) == ["xtb", "pyscf", "ase", "xtb-cli"]
-    assert list(kinds_of(fields["site"])) == ["laptop", "workstation"]
+    assert list(kinds_of(fields["site"])) == ["laptop", "workstation", "slurm", "pbs"]
 
 
 def test_a_workstation_numbers_its_devices_unless_they_are_named():

@@ -11,6 +11,7 @@ from fff.config.keys import leaves
 from fff.config.page import config_page
 from fff.config.presets import presets
 from fff.config.schema import config_schema, describe_config
+from fff.config.site import PbsNodes, SlurmNodes
 
 ROOT = Path(__file__).resolve().parents[3]
 LEAST = {"structures": ["molecule:H2O"], "reference": {"kind": "xtb"}}
@@ -93,7 +94,11 @@ def test_the_schema_tells_meaning_unit_bounds_default_and_kinds():
 def test_every_key_is_described_once():
     described = [(entry.key, entry.kind) for entry in describe_config()]
     assert len(described) == len(set(described))
-    assert {key for key, _ in described} == {key for key, _ in leaves()}
+    named = "site.nodes.NAME."
+    assert {key for key, _ in described if not key.startswith(named)} == {key for key, _ in leaves()}
+    inner = {(key.removeprefix(named), kind) for key, kind in described if key.startswith(named)}
+    for kind, nodes in (("slurm", SlurmNodes), ("pbs", PbsNodes)):
+        assert {key for key, of in inner if of == kind} == set(nodes.model_fields)
     assert all(entry.meaning.endswith(".") and entry.values for entry in describe_config())
 
 

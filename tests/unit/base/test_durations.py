@@ -1,11 +1,11 @@
-"""Times on the command line."""
+"""Walltimes."""
 
 from __future__ import annotations
 
 import pytest
 
+from fff.base.durations import seconds
 from fff.base.errors import ConfigError
-from fff.cli.walltime import seconds
 
 GOOD = {
     "90s": 90,
@@ -53,17 +53,17 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "expected"), GOOD.items())
 def test_times_are_read_as_people_and_batch_systems_write_them(text, expected):
-    assert seconds(text) == expected
+    assert seconds(text, "--walltime") == expected
 
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:12]))
 def test_what_is_no_time_is_refused_with_examples(text):
     with pytest.raises(ConfigError, match="is no time") as caught:
-        seconds(text)
+        seconds(text, "--walltime")
     assert caught.value.hint == "Write 90s, 30m, 2h, 1d or 1:30:00."
 
 
 @pytest.mark.parametrize("text", ["0s", "59s", "0.9m", "0:00:59", "0:00"])
 def test_less_than_a_minute_is_refused_with_the_bound(text):
     with pytest.raises(ConfigError, match=r"it must be at least 60 s\."):
-        seconds(text)
+        seconds(text, "--walltime")

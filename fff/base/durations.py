@@ -1,4 +1,4 @@
-"""Times on the command line: `90s`, `30m`, `2h`, `1d`, `1:30:00`."""
+"""Walltimes as people write them: `90s`, `30m`, `2h`, `1d`, `1:30:00`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _CLOCK = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{2})(?::([0-9]{2}))?"
 _LEAST_S = 60.0
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, key: str) -> float:
     """Return a time in seconds.
 
     Args:
         text: Numbers with units, as in `90s`, `2h` or `1h30m`, or a clock as batch systems write it:
             `[days-]hours:minutes[:seconds]`.
+        key: Key or flag that it was given by, for messages.
 
     Raises:
         ConfigError: If it is none of these, or less than a minute.
 
     Example:
-        >>> seconds("1h30m"), seconds("1:30:00"), seconds("2d")
-        (5400.0, 5400.0, 172800.0)
+        >>> [seconds(text, "--walltime") for text in ("1h30m", "1:30:00", "2d")]
+        [5400.0, 5400.0, 172800.0]
     """
     text = text.strip()
     total = 0.0
@@ -36,10 +37,10 @@ def seconds(text: str) -> float:
     elif text and not _NUMBER.sub("", text):
         total = sum(float(number) * _UNITS[unit] for number, unit in _NUMBER.findall(text))
     else:
-        msg = f"`--walltime {text}` is no time."
-        raise ConfigError(msg, hint="Write 90s, 30m, 2h, 1d or 1:30:00.", key="--walltime", value=text)
+        msg = f"`{key}` is {text!r}, which is no time."
+        raise ConfigError(msg, hint="Write 90s, 30m, 2h, 1d or 1:30:00.", key=key, value=text)
     if total < _LEAST_S:
-        msg = f"`--walltime {text}` is {total:g} s; it must be at least {_LEAST_S:g} s."
+        msg = f"`{key}` is {text!r}, {total:g} s; it must be at least {_LEAST_S:g} s."
         hint = "Workers need some seconds to start, and the end takes some too."
-        raise ConfigError(msg, hint=hint, key="--walltime", value=text)
+        raise ConfigError(msg, hint=hint, key=key, value=text)
     return total
