@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fff.data.run_directory import RunDirectory
     from fff.steering.records import Request
     from fff.steering.replay import Replay
+    from fff.steering.status import StoppedBy
 
 __all__ = ["LEAST_WALLTIME_S", "Outcome", "Sitting", "last_line"]
 
@@ -129,10 +130,12 @@ class Sitting:
         self._status: StatusWriter | None = None
         self._thinker: CampaignThinker | None = None
         self._stopped: tuple[str, bool] | None = None
+        self._stopped_by: StoppedBy | None = None
 
     def stop(self, reason: str, at_once: bool) -> None:
         """Stop: nothing new is begun, what runs gets its grace unless `at_once`. Safe in a signal handler."""
         self._stopped = (reason, at_once)
+        self._stopped_by = self._stopped_by or "signal"
         if self._thinker is not None:
             self._thinker.stop(reason, grace_s=0.0 if at_once else self._config.stop.grace_s)
 
@@ -305,8 +308,10 @@ class Sitting:
         grace_s = self._config.stop.grace_s
         if self.run.stop_file.exists():
             self.run.stop_file.unlink(missing_ok=True)
+            self._stopped_by = self._stopped_by or "stop-file"
             thinker.stop("the file STOP was found", grace_s=grace_s)
         if time.monotonic() >= self._stop_at:
+            self._stopped_by = self._stopped_by or "walltime"
             thinker.stop("the walltime is near", grace_s=grace_s)
         if thinker.stop_reason is not None and not self.run.stopping.exists():
             self.run.stopping.parent.mkdir(exist_ok=True)
@@ -365,8 +370,13 @@ class Sitting:
             self.run.stopping.unlink(missing_ok=True)
             if found is not None:
                 snapshot = self._snapshot(found)
-                resumable = state != "finished"
-                self._status_writer(found).write(snapshot, state=state, reason=reason, resumable=resumable)
+                self._status_writer(found).write(
+                    snapshot,
+                    state=state,
+                    reason=reason,
+                    resumable=state != "finished",
+                    stopped_by=self._stopped_by if state == "stopped" else None,
+                )
                 test = self._config.test
                 has_test_set = bool(test.labels) or test.n_frames != 0
                 table = write_summary(self.run, snapshot, has_test_set=has_test_set)

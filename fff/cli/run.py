@@ -24,6 +24,7 @@ from fff.cli.flags import (
 from fff.cli.live import LiveView, is_terminal, tell
 
 if TYPE_CHECKING:
+    from fff.base.allocation import Allocation
     from fff.config import LoadedConfig
 
 __all__ = ["resume", "run"]
@@ -37,7 +38,13 @@ Accept = Annotated[
 ]
 Walltime = Annotated[
     str | None,
-    typer.Option(help="Stop in order before this time is over: 90s, 30m, 2h, 1d or 1:30:00.", metavar="TIME"),
+    typer.Option(
+        help=(
+            "Stop in order before this time is over: 90s, 30m, 2h, 1d or 1:30:00. In a job of Slurm or PBS "
+            "the end of the job counts too."
+        ),
+        metavar="TIME",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show every value and its source, do nothing.")
@@ -109,6 +116,14 @@ def _end(began: float, walltime: str | None) -> float | None:
     return None if walltime is None else began + seconds(walltime, "--walltime")
 
 
+def _earlier(walltime_end: float | None, allocation: Allocation | None) -> float | None:
+    """Return when this process must be over if it is to be over before the job that it runs in."""
+    if allocation is None or allocation.left_s is None:
+        return walltime_end
+    job_end = time.monotonic() + allocation.left_s
+    return job_end if walltime_end is None else min(walltime_end, job_end)
+
+
 def finish(message: str, code: int) -> NoReturn:
     """Print the last line and exit.
 
@@ -128,14 +143,17 @@ def carry_out(
     walltime_end: float | None,
 ) -> tuple[str, int]:
     """Carry a campaign out, or show what would be done; return the last line and the exit code."""
+    from fff.base.allocation import find_allocation
     from fff.campaigns.running import open_campaign
     from fff.cli import screen
 
     border.run_dir = None if dry_run else loaded.run_dir
     if dry_run:
         return _dry_run(loaded, accept_changes=accept_changes)
+    allocation = find_allocation()
+    walltime_end = _earlier(walltime_end, allocation)
     with open_campaign(loaded, accept_changes=accept_changes, say=tell) as campaign:
-        tell(f"{screen.first_screen(campaign)}\n")
+        tell(f"{screen.first_screen(campaign, allocation)}\n")
         border.started = True
         if is_terminal():
             with LiveView(campaign.run) as view:

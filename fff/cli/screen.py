@@ -12,6 +12,7 @@ import typer
 
 from fff.compute.sites import make_site
 from fff.config.loading import DEFAULT
+from fff.data.lines import duration
 from fff.data.run_directory import CONTENTS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from fff.base.allocation import Allocation
     from fff.campaigns.inputs import Inputs
     from fff.campaigns.resuming import Resumption
     from fff.campaigns.running import Campaign
@@ -46,12 +48,23 @@ _MOST_FORMULAS = 4
 _REPRESENTATIONS = {"painn": "PaiNN", "schnet": "SchNet"}
 
 
-def first_screen(campaign: Campaign) -> str:
+def first_screen(campaign: Campaign, allocation: Allocation | None = None) -> str:
     """Return what is said before a campaign begins or goes on."""
+    job = [] if allocation is None else [_job(allocation)]
     if campaign.resumption is not None:
-        return where_it_is(campaign.run, campaign.resumption)
+        return "\n".join([where_it_is(campaign.run, campaign.resumption), *job])
     assert campaign.inputs is not None  # noqa: S101 - for the type checker: a campaign begins or goes on
-    return beginning(campaign.inputs)
+    return "\n".join([beginning(campaign.inputs), *job])
+
+
+def _job(allocation: Allocation) -> str:
+    """Return what is known of the job that this process runs in."""
+    name = f"Job    {allocation.batch_system} job {allocation.job}"
+    if allocation.problem:
+        return f"{name}; when it ends is not known ({allocation.problem}): give --walltime to stop in time"
+    if allocation.left_s is None:
+        return f"{name}, which has no end"
+    return f"{name} ends in {duration(allocation.left_s)}; the campaign stops in order before"
 
 
 def where_it_is(run: RunDirectory, resumption: Resumption) -> str:

@@ -58,6 +58,7 @@ class Standing:
         """Return the content of `status.json`, with the state as it is."""
         about = {"state": self.state, "reason": self.reason, "resumable": self.resumable}
         status = {**self.status, **about, "schema_version": 1, "notes": list(self.notes)}
+        status["stopped_by"] = self.status.get("stopped_by") if self.state == "stopped" else None
         if not self.is_alive:
             status["eta_s"] = None
         return {"schema_version": 1, **status}

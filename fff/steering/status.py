@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fff.base.files import write_json
 from fff.data.lines import describe_status
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["Pace", "StatusWriter"]
+__all__ = ["Pace", "StatusWriter", "StoppedBy"]
+
+type StoppedBy = Literal["walltime", "signal", "stop-file"]
+"""What stopped a campaign that stopped: a script goes on by itself after a walltime only."""
 
 WRITE_EVERY_S = 2.0
 SAY_EVERY_S = 60.0
@@ -94,7 +97,13 @@ class StatusWriter:
             self._show()
 
     def write(
-        self, snapshot: Mapping[str, Any], *, state: str, reason: str, resumable: bool
+        self,
+        snapshot: Mapping[str, Any],
+        *,
+        state: str,
+        reason: str,
+        resumable: bool,
+        stopped_by: StoppedBy | None = None,
     ) -> dict[str, Any]:
         """Replace `status.json`, and return what it holds."""
         per_label_s = self._pace.per_label_s(snapshot) if state == "running" else None
@@ -103,6 +112,7 @@ class StatusWriter:
             "state": state,
             "reason": reason,
             "resumable": resumable,
+            "stopped_by": stopped_by,
             **snapshot,
             "workers": snapshot["usage"]["busy_fraction"],
             "started": self.started,

@@ -212,6 +212,28 @@ def test_a_walltime_counts_from_the_beginning_of_the_command(left, campaign):
         assert began + 5400 < walltime_end < began + 5400 + 60
 
 
+def test_in_a_batch_job_the_earlier_of_walltime_and_the_end_of_the_job_counts(left, campaign, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    began = time.monotonic()
+    result = fff("resume", "run")
+    assert "Job    Slurm job 12 ends in 60 min; the campaign stops in order before" in result.stdout
+    fff("resume", "run", "--walltime", "2h")
+    fff("resume", "run", "--walltime", "30m")
+    for (_, walltime_end), expected in zip(campaign[0], (3600, 3600, 1800), strict=True):
+        assert began + expected - 2 < walltime_end < began + expected + 60
+
+
+def test_a_batch_system_that_does_not_say_when_the_job_ends_is_named(left, campaign, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = fff("resume", "run")
+    assert "when it ends is not known (squeue cannot be started" in result.stdout
+    assert "give --walltime" in result.stdout
+    assert campaign[0][0][1] is None
+
+
 @pytest.mark.parametrize("text", ["soon", "10s"])
 def test_a_walltime_that_is_none_is_refused_before_anything_is_done(left, campaign, text):
     before = contents(left.run.path)

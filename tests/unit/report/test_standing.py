@@ -80,6 +80,17 @@ def test_a_campaign_whose_process_was_killed_was_left_and_can_be_resumed(run):
     assert (told["state"], told["resumable"], told["eta_s"]) == ("left", True, None)
 
 
+def test_what_stopped_a_campaign_is_told_until_it_goes_on(run):
+    write_status(run, "stopped", stopped_by="walltime")
+    assert read_standing(run).to_json()["stopped_by"] == "walltime"
+    lock = RunLock(run.lock)
+    lock.take()
+    try:
+        assert read_standing(run).to_json()["stopped_by"] is None
+    finally:
+        lock.release()
+
+
 @pytest.mark.parametrize("state", ["stopped", "finished", "running"])
 def test_a_process_that_has_taken_it_up_again_is_starting(run, state):
     write_status(run, state, age_s=100.0)

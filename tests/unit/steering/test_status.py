@@ -116,6 +116,7 @@ def test_a_campaign_that_is_over_has_no_time_to_go(tmp_path, clock):
     StatusWriter(run, say=print).write(snapshot(), state="failed", reason="no xtb", resumable=True)
     content = json.loads(run.status.read_text())
     assert (content["state"], content["reason"], content["resumable"]) == ("failed", "no xtb", True)
+    assert content["stopped_by"] is None
     assert content["eta_s"] is None
 
 
