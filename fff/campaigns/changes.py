@@ -25,6 +25,7 @@ _NOT_COMPARED = ("schema_version", "name", "run_dir")
 _MAY_CHANGE = (
     "stop",
     "site",
+    "redis",
     "committee",
     "training",
     "sampling",

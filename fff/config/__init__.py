@@ -7,6 +7,7 @@ from fff.config.choosing import CalculationSection, QueueSection, SelectionSecti
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
 from fff.config.loading import LoadedConfig, config_from_dict, config_to_yaml, load_config
 from fff.config.problems import nearest, show
+from fff.config.redis import RedisSection
 from fff.config.reference import (
     AseReference,
     PyscfReference,
@@ -29,6 +30,7 @@ __all__ = [
     "ModelSection",
     "PyscfReference",
     "QueueSection",
+    "RedisSection",
     "ReferenceSection",
     "SamplingSection",
     "Section",

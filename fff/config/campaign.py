@@ -10,6 +10,7 @@ from fff.base.errors import ConfigError
 from fff.base.redaction import find_secret
 from fff.config.choosing import CalculationSection, QueueSection, SelectionSection, StopSection
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
+from fff.config.redis import RedisSection
 from fff.config.reference import ReferenceSection
 from fff.config.sampling import AuditSection, SamplingSection, TestSection
 from fff.config.section import PATH, PathText, Section
@@ -79,6 +80,7 @@ class ActiveLearningConfig(Section):
     test: TestSection = Field(default_factory=TestSection, description="The test set.")
     stop: StopSection = Field(default_factory=StopSection, description="The end.")
     site: SiteSection = Field(default_factory=LaptopSite, description="The machine.")
+    redis: RedisSection = Field(default_factory=RedisSection, description="A Redis server.")
 
     @property
     def batch_size(self) -> int:
@@ -159,7 +161,8 @@ def _check_counts(config: ActiveLearningConfig) -> None:
 
 def _check_secrets(config: ActiveLearningConfig) -> None:
     """Refuse passwords: the config is copied into the run directory, and into the first event."""
-    if key := find_secret(config.model_dump(mode="json")):
+    # The address of a Redis server may name a user; its section refuses passwords itself.
+    if key := find_secret(config.model_dump(mode="json", exclude={"redis": {"url"}})):
         msg = f"`{key}` holds a password or token, of which copies would lie in the run directory."
         hint = "Leave it out; what needs one takes it from the environment, or from a file of its own."
         raise ConfigError(msg, hint=hint, key=key, value=None)

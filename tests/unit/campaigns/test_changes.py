@@ -20,6 +20,7 @@ RUN = Path("runs/water")
 MAY_CHANGE = {
     "stop",
     "site",
+    "redis",
     "committee",
     "training",
     "sampling",
