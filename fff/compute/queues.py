@@ -1,4 +1,4 @@
-"""The queue of the embedded default: no server, between the steering process and the forked task server.
+"""What all queues share, and that of the embedded default: no server, between steering and task server.
 
 Colmena's own `PipeQueues` writes to pipes from the calling thread: two threads at once break the stream, and
 a full pipe blocks both sides for good. Here one socket pair, made before the fork, joins the processes, and
@@ -14,36 +14,34 @@ Waiting messages are held in memory without a bound; the policy bounds what is i
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
 import struct
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from colmena.exceptions import KillSignalException, TimeoutException
+from colmena.exceptions import KillSignalException
 from colmena.models import FailureInformation, ResourceRequirements, Result, SerializationMethod
 from colmena.queue.base import ColmenaQueues, QueueRole
 
 from fff.base.errors import CampaignError
+from fff.compute.mailbox import STOP, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["LocalQueues", "shorten_failure"]
+__all__ = ["LocalQueues", "Queues", "shorten_failure"]
 
 _KILL_SIGNAL = "null"
 _HEADER = struct.Struct("!HQ")
-_STOP = None
 _MAX_EXCEPTION = 500
 _MAX_TRACEBACK = 3000
 
 
-class LocalQueues(ColmenaQueues):
-    """Queues between this process and a task server that is forked from it.
+class Queues(ColmenaQueues):
+    """Queues between this process and a task server that is forked from it, whatever carries the messages.
 
-    Make it before the fork, and call `keep` on both sides after it (`start_server` does), so that each sees
-    the other's death. Threads start on first use, none before the fork.
+    Make them before the fork, and call `keep` on both sides after it (`start_server` does), so that each
+    gives up the other's end. Threads start on first use, none before the fork.
 
     Differences from Colmena's queues: a task counts as active before it is sent, so that no result can be
     faster; a timed `get` on a lost connection waits its time and times out, an unlimited one raises; long
@@ -58,6 +56,9 @@ class LocalQueues(ColmenaQueues):
         largest_message: Bytes of the largest request sent or result received through this object.
     """
 
+    _client: Mailbox
+    _server: Mailbox
+
     def __init__(
         self,
         topics: Collection[str] = (),
@@ -66,9 +67,6 @@ class LocalQueues(ColmenaQueues):
         keep_inputs: bool = False,
     ) -> None:
         super().__init__(topics, serialization_method, keep_inputs)
-        client, server = socket.socketpair()
-        self._client = _End(client, self.topics)
-        self._server = _End(server, {""})
         self.largest_message = 0
         self._size_lock = threading.Lock()
 
@@ -181,6 +179,28 @@ class LocalQueues(ColmenaQueues):
             self.largest_message = max(self.largest_message, len(data))
 
 
+class LocalQueues(Queues):
+    """Queues without a server, over a socket pair; each side sees the other's death at once.
+
+    Args:
+        topics: Names of the topics; `default` is always there.
+        serialization_method: How inputs and values are packed; only pickle can carry proxies.
+        keep_inputs: Whether results bring their inputs back.
+    """
+
+    def __init__(
+        self,
+        topics: Collection[str] = (),
+        serialization_method: str | SerializationMethod = SerializationMethod.PICKLE,
+        *,
+        keep_inputs: bool = False,
+    ) -> None:
+        super().__init__(topics, serialization_method, keep_inputs=keep_inputs)
+        client, server = socket.socketpair()
+        self._client = _End(client, self.topics)
+        self._server = _End(server, {""})
+
+
 def shorten_failure(result: Result) -> None:
     """Cut the exception and the traceback of a failed result to what a person reads: 3500 letters at most.
 
@@ -202,96 +222,26 @@ def _shorten(text: str, limit: int) -> str:
     return text[: limit // 3] + mark + text[len(text) - 2 * limit // 3 :]
 
 
-class _End:
-    """One end of the connection: a thread writes what was put, a thread reads and sorts by topic."""
+class _End(Mailbox):
+    """One end of a socket pair: messages follow each other, each with its length and topic."""
 
     def __init__(self, connection: socket.socket, topics: Collection[str]) -> None:
-        self.open = True
+        super().__init__(topics)
         self._socket = connection
-        self._lock = threading.Lock()
-        self._writer: threading.Thread | None = None
-        self._reader: threading.Thread | None = None
-        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._incoming: dict[str, queue.Queue[tuple[str, bytes] | None]] = {
-            topic: queue.Queue() for topic in topics
-        }
-        # The server takes requests of all topics in their order: its only queue has the empty name.
-        self._single = "" in self._incoming
-
-    def put(self, topic: str, data: bytes) -> bool:
-        """Have `data` sent, without waiting for it; returns whether the connection is still there."""
-        if self._writer is None:
-            self._start()
-        name = topic.encode()
-        self._outgoing.put(_HEADER.pack(len(name), len(data)) + name + data)
-        return self.open
-
-    def get(self, topic: str, timeout: float | None) -> tuple[str, bytes]:
-        """Return the next message of a topic and its topic.
-
-        Raises:
-            TimeoutException: If none came within `timeout` seconds.
-            EOFError: If none can come any more and there is no time limit.
-        """
-        if self._reader is None:
-            self._start()
-        incoming = self._incoming[topic]
-        end = None if timeout is None else time.monotonic() + max(0.0, timeout)
-        while True:
-            remaining = None if end is None else max(0.0, end - time.monotonic())
-            try:
-                found = incoming.get(timeout=remaining)
-            except queue.Empty:
-                raise TimeoutException from None
-            if found is not _STOP:
-                return found
-            incoming.put(_STOP)  # for the next one who asks
-            if remaining is None:
-                raise EOFError
-            time.sleep(remaining)
-            raise TimeoutException
-
-    def drop(self) -> None:
-        """Forget what has arrived."""
-        for incoming in self._incoming.values():
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    if incoming.get_nowait() is _STOP:
-                        incoming.put(_STOP)
-                        break
 
     def give_up(self) -> None:
         """Close this process's copy only: no shutdown, which would reach the other process's copy too."""
         self._socket.close()
 
-    def close(self, linger_s: float) -> None:
-        """Send what waits, for `linger_s` at most, then close the connection for both sides."""
-        with self._lock:
-            self.open = False
-            writer, reader = self._writer, self._reader
-        if writer is not None:
-            self._outgoing.put(_STOP)
-            writer.join(linger_s)
+    def _cut(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        for thread in (writer, reader):
-            if thread is not None:
-                thread.join(1.0)
-        self._socket.close()
-        self._announce_end()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._writer is None and self.open:
-                self._reader = threading.Thread(target=self._read, name="queue-reader", daemon=True)
-                self._writer = threading.Thread(target=self._write, name="queue-writer", daemon=True)
-                self._reader.start()
-                self._writer.start()
 
     def _write(self) -> None:
-        while (data := self._outgoing.get()) is not _STOP:
+        while (message := self._outgoing.get()) is not STOP:
+            name, data = message[0].encode(), message[1]
             try:
-                self._socket.sendall(data)
+                self._socket.sendall(_HEADER.pack(len(name), len(data)) + name + data)
             except OSError:
                 # What the other side sent before it went may still be on its way: the reader sees the end.
                 self.open = False
@@ -305,11 +255,6 @@ class _End:
                 name, data = stream.read(name_length), stream.read(length)
                 if len(name) + len(data) < name_length + length:
                     break
-                topic = name.decode()
-                self._incoming["" if self._single else topic].put((topic, data))
+                self._deliver(name.decode(), data)
         self.open = False
         self._announce_end()
-
-    def _announce_end(self) -> None:
-        for incoming in self._incoming.values():
-            incoming.put(_STOP)

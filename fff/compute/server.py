@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from multiprocessing import Process
 
-    from fff.compute.queues import LocalQueues
+    from fff.compute.queues import Queues
     from fff.compute.sites import Site
 
 __all__ = ["TaskServer", "start_server", "stop_server"]
@@ -81,7 +81,7 @@ class TaskServer(ParslTaskServer):
     _Popen = staticmethod(ForkProcess._Popen)  # type: ignore[assignment]
 
     def __init__(
-        self, methods: Mapping[str, Callable[..., Any]], queues: LocalQueues, site: Site, run_dir: Path
+        self, methods: Mapping[str, Callable[..., Any]], queues: Queues, site: Site, run_dir: Path
     ) -> None:
         super().__init__(
             [
@@ -91,7 +91,7 @@ class TaskServer(ParslTaskServer):
             queues,
             site.parsl_config(run_dir),
         )
-        self.queues: LocalQueues = queues
+        self.queues: Queues = queues
         # A steering process that forgets to stop it still ends.
         self.daemon = True
         self.folder = run_dir / "parsl"
@@ -153,7 +153,7 @@ class TaskServer(ParslTaskServer):
 
 
 def start_server(
-    methods: Mapping[str, Callable[..., Any]], queues: LocalQueues, site: Site, run_dir: Path
+    methods: Mapping[str, Callable[..., Any]], queues: Queues, site: Site, run_dir: Path
 ) -> TaskServer:
     """Fork the task server and return at once; its workers are ready some seconds later.
 
@@ -184,7 +184,7 @@ def start_server(
     return server
 
 
-def stop_server(server: Process, queues: LocalQueues, grace_s: float) -> bool:
+def stop_server(server: Process, queues: Queues, grace_s: float) -> bool:
     """Ask the server to stop, give running tasks `grace_s` seconds to end, then kill what is left.
 
     Their results can be received until then. Afterwards no process of the server is alive.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from colmena.models import Result
 
-    from fff.compute.queues import LocalQueues
+    from fff.compute.queues import Queues
     from fff.compute.tasks import Call
     from fff.data.events import EventLog
     from fff.steering.cargo import Cargo
@@ -163,7 +163,7 @@ class CampaignThinker(BaseThinker):
 
     def __init__(
         self,
-        queues: LocalQueues,
+        queues: Queues,
         policy: Policy,
         log: EventLog,
         first_seq: int,
@@ -173,7 +173,7 @@ class CampaignThinker(BaseThinker):
         walltime_end: float = math.inf,
     ) -> None:
         super().__init__(queues)
-        self._local_queues = queues
+        self._queues = queues
         self.policy = policy
         self.usage = usage
         self.stop_reason: str | None = None
@@ -261,7 +261,7 @@ class CampaignThinker(BaseThinker):
             **snapshot,
             "in_flight": self._describe_flights(),
             "usage": usage,
-            "largest_message_bytes": self._local_queues.largest_message,
+            "largest_message_bytes": self._queues.largest_message,
         }
 
     def _describe_flights(self) -> list[dict[str, Any]]:
