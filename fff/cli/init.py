@@ -91,5 +91,5 @@ def _write(preset: Preset, target: Path) -> None:
         raise InputFileError(msg, hint="Choose another place with -o FILE.", path=str(target)) from error
     tell(f"Wrote {target}: {preset.about}")
     for path in content:
-        tell(f"      {path}, which it names")
+        tell(f"      {path}, which goes with it")
     tell(f"      {schema}, from which editors complete keys and check values")

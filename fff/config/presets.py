@@ -33,12 +33,12 @@ class Preset:
         return self.path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
 
     def files(self) -> list[Path]:
-        """Return the files beside it that it names."""
+        """Return the files that go with it: those that it names, and a batch script of its name."""
         config = load_config(self.path).config
         named = [value for key in path_keys() for value in _texts(_value(config, key))]
         # `file.xyz@0:10` names some frames of a file.
         paths = [Path(text if Path(text).exists() else text.partition("@")[0]) for text in named]
-        return [path for path in paths if path.is_file()]
+        return [path for path in (*paths, self.path.with_suffix(".sh")) if path.is_file()]
 
 
 def presets() -> list[Preset]:

@@ -36,6 +36,14 @@ def test_a_preset_is_written_with_the_files_it_names_and_a_schema():
     assert fff("init", "quickstart", "-o", "sub/other.yaml").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_a_preset_for_a_cluster_brings_its_batch_script_along(name):
+    result = fff("init", name, "-o", "sub/mine.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in Path("sub").iterdir()} == {"mine.yaml", f"{name}.sh", "fff-schema.json"}
+    assert Path("sub", f"{name}.sh").read_text().startswith("#!/usr/bin/env bash\n")
+
+
 def test_nothing_is_overwritten():
     Path("quickstart.yaml").write_text("mine")
     result = fff("init", "quickstart")

@@ -88,12 +88,14 @@ def test_a_preset_whose_program_is_missing_says_so(preset, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_there_are_seven_presets_and_the_least_gives_structures_and_reference_only():
+def test_there_are_nine_presets_and_the_least_gives_structures_and_reference_only():
     assert [path.stem for path in PRESETS] == [
         "copper-emt",
         "ethanol-pbe",
         "minimal",
+        "pbs",
         "quickstart",
+        "slurm",
         "water-nwchem",
         "water-xtb-cli",
         "water-xtb",
