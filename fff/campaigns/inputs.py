@@ -14,6 +14,7 @@ from fff.base.draws import seed_for
 from fff.base.errors import ConfigError, FffError, RunDirectoryError
 from fff.base.ids import structure_hash
 from fff.campaigns.opening import initial_frames
+from fff.compute.sites import make_site
 from fff.data.run_directory import OPENING_NAMES, RunDirectory
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
 from fff.models.start import read_start_model, take_architecture
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from fff.compute.sites import Site
     from fff.config import ActiveLearningConfig, LoadedConfig
     from fff.data.records import Label
     from fff.models.start import StartModel
 
-__all__ = ["Inputs", "check_run_dir", "load_inputs", "read_inputs"]
+__all__ = ["Inputs", "check_run_dir", "check_slots", "load_inputs", "read_inputs"]
 
 _LEAST_LABELS = 2
 
@@ -93,12 +95,14 @@ def read_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
         All but the name of the method, which only the method itself knows.
 
     Raises:
-        ConfigError: If a file, structure or label cannot be used, with the key that names it.
+        ConfigError: If a file, structure or label cannot be used, with the key that names it, or if the site
+            has too few slots for a calculation.
     """
     model = read_start_model(loaded.config.model.start) if loaded.config.model.start else None
     if model is not None:
         loaded = take_architecture(loaded, model)
     config = loaded.config
+    check_slots(config, make_site(config.site))
     labels = _labels("labels", config.labels)
     every_test_label = _labels("test.labels", [config.test.labels] if config.test.labels else [])
     test_labels = every_test_label
@@ -126,6 +130,18 @@ def read_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
         start_members=model.members if model else [],
         files=source_files(named),
     )
+
+
+def check_slots(config: ActiveLearningConfig, site: Site) -> None:
+    """Check that the largest calculation fits into its pool: it would wait for ever.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    name = site.pool_of("calculate")
+    pool = site.specification[name]
+    # No program runs across two jobs of a batch system.
+    config.calculation.check_slots(name, pool.n_workers // max(pool.n_blocks, 1))
 
 
 def _structures(config: ActiveLearningConfig, labels: Sequence[Label], *, relax: bool) -> list[Atoms]:

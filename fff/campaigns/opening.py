@@ -60,8 +60,17 @@ def open_run(run: RunDirectory, config: ActiveLearningConfig, inputs: Inputs) ->
     }
 
 
-def _named(ids: Sequence[str], frames: Sequence[Frame]) -> list[dict[str, str]]:
-    return [{"id": name, "hash": frame.hash} for name, frame in zip(ids, frames, strict=True)]
+def _named(ids: Sequence[str], frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    """Return what the policy knows about frames; electrons are those of the neutral structure."""
+    return [
+        {
+            "id": name,
+            "hash": frame.hash,
+            "n_atoms": len(frame.atoms),
+            "n_electrons": int(frame.atoms.numbers.sum()),
+        }
+        for name, frame in zip(ids, frames, strict=True)
+    ]
 
 
 def initial_frames(config: ActiveLearningConfig, structures: Sequence[Atoms]) -> list[Frame]:

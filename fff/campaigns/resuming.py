@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.files import read_json
 from fff.campaigns.changes import accept, find_changes, settle
+from fff.campaigns.inputs import check_slots
 from fff.compute.sites import make_site
 from fff.compute.tasks import FUNCTIONS
 from fff.config import load_config
@@ -213,6 +214,8 @@ def _note_capacity(resumption: Resumption, site: Site) -> None:
     if site.pools != state.capacity or pool_of != state.pool_of:
         resumption.changed |= {"capacity": site.pools, "pool_of": pool_of}
         resumption.notes.append(f"Workers: {_slots(state.capacity)} before, now {_slots(site.pools)}.")
+    if not resumption.is_over:
+        check_slots(resumption.loaded.config, site)
 
 
 def _slots(capacity: Mapping[str, int]) -> str:
@@ -234,8 +237,9 @@ def answer_from_database(
         The requests that were answered.
     """
     answered: list[str] = []
-    opened = found.policy.open_requests
-    while request := next((r for r in opened.values() if r.kind == "calculate" and r.id in labels), None):
+    state = found.policy.state
+    # One that was open may stand in line now, where slots are fewer than they were.
+    while request := next((r for r in state.of_kind("calculate") if r.id in labels), None):
         (label,) = labels.read([request.id])
         values: dict[str, Any] = {"found": "labels.db"}
         if math.isfinite(label.wall_s):

@@ -11,7 +11,7 @@ from fff.base.redaction import find_secret
 from fff.config.choosing import CalculationSection, QueueSection, SelectionSection, StopSection
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
 from fff.config.redis import RedisSection
-from fff.config.reference import ReferenceSection
+from fff.config.reference import AseReference, ReferenceSection
 from fff.config.sampling import AuditSection, SamplingSection, TestSection
 from fff.config.section import PATH, PathText, Section
 from fff.config.site import LaptopSite, SiteSection
@@ -113,6 +113,7 @@ class ActiveLearningConfig(Section):
         _check_name(self)
         _check_inputs(self)
         _check_counts(self)
+        _check_launch(self)
         _check_secrets(self)
         return self
 
@@ -157,6 +158,22 @@ def _check_counts(config: ActiveLearningConfig) -> None:
             msg = f"`{low}` is {a}, above `{high}` ({b})."
             hint = f"Set `{low}` to at most {b}, or `{high}` to at least {a}."
             raise ConfigError(msg, hint=hint, key=low, value=a)
+
+
+def _check_launch(config: ActiveLearningConfig) -> None:
+    """Refuse calculations on several slots where nothing would start them there."""
+    key, most = "calculation.nodes_by_size", config.calculation.most_slots
+    if most == 1:
+        return
+    wrong = f"`{key}` gives {most} slots to one calculation"
+    if not isinstance(config.reference, AseReference):
+        msg = f"{wrong}, but `reference.kind` {config.reference.kind} runs on one."
+        hint = f"Leave `{key}` out, or choose an external code by `reference.kind: ase`."
+        raise ConfigError(msg, hint=hint, key=key, value=config.calculation.nodes_by_size)
+    if config.site.mpi_launch is None:
+        msg = f"{wrong}, but `site.mpi_launch` is not set: nothing would start the code on them."
+        hint = "Set it, for example to: mpiexec -n {ranks}"
+        raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=None)
 
 
 def _check_secrets(config: ActiveLearningConfig) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,8 @@ from fff.base.errors import ConfigError
 from fff.config.section import Positive, PositiveInt, Section
 
 __all__ = ["CalculationSection", "QueueSection", "SelectionSection", "StopSection"]
+
+_SizeAndNodes = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class SelectionSection(Section):
@@ -98,6 +101,83 @@ class CalculationSection(Section):
     max_attempts: PositiveInt = Field(
         3, description="Tries of a task that was lost, or of a calculation that ran out of time."
     )
+    size_by: Literal["electrons", "atoms"] = Field(
+        "electrons",
+        description=(
+            "What `calculation.nodes_by_size` counts in a structure: the electrons that it has when it is "
+            "neutral, or its atoms."
+        ),
+    )
+    nodes_by_size: list[_SizeAndNodes] = Field(
+        [[0, 1]],
+        min_length=1,
+        max_length=100,
+        description=(
+            "Slots that a calculation takes: pairs of a size and the slots from that size on, as in "
+            "[[0, 1], [100, 2], [400, 4]]. A slot is a worker, or a node where calculations run across "
+            "nodes; more than one needs an external code and `site.mpi_launch`. The size of a sampled frame "
+            "is that of the structure where its trajectory started."
+        ),
+    )
+
+    @property
+    def most_slots(self) -> int:
+        """Slots that the largest structures take."""
+        return max(slots for _, slots in self.nodes_by_size)
+
+    def slots_for(self, n_atoms: int, n_electrons: int) -> int:
+        """Return how many slots a structure of this size takes.
+
+        Example:
+            >>> section = CalculationSection(size_by="atoms", nodes_by_size=[[0, 1], [100, 2]])
+            >>> section.slots_for(99, 500), section.slots_for(100, 500)
+            (1, 2)
+        """
+        size = n_atoms if self.size_by == "atoms" else n_electrons
+        return next(slots for least, slots in reversed(self.nodes_by_size) if least <= size)
+
+    def check(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ConfigError: If the sizes do not rise from 0, or a structure would take no slot.
+        """
+        key, table = "calculation.nodes_by_size", self.nodes_by_size
+        sizes = [size for size, _ in table]
+        hint = "Write pairs of a size and the slots from that size on, as [[0, 1], [100, 2], [400, 4]]."
+        if sizes[0] != 0:
+            msg = f"`{key}` begins at size {sizes[0]}; the first size must be 0, to cover every structure."
+            raise ConfigError(msg, hint=hint, key=key, value=table)
+        for before, after in pairwise(sizes):
+            if after <= before:
+                msg = f"`{key}` has size {after} after {before}; sizes must rise."
+                raise ConfigError(msg, hint=hint, key=key, value=table)
+        if (least := min(slots for _, slots in table)) < 1:
+            msg = f"`{key}` gives {least} slots to a size; a calculation takes at least 1."
+            raise ConfigError(msg, hint=hint, key=key, value=table)
+
+    def check_slots(self, pool: str, n_slots: int) -> None:
+        """Check that every calculation fits into its pool.
+
+        Args:
+            pool: The pool that calculates.
+            n_slots: Its slots.
+
+        Raises:
+            ConfigError: If the largest would wait for ever.
+        """
+        if self.most_slots <= n_slots:
+            return
+        key, size = "calculation.nodes_by_size", next(s for s, n in self.nodes_by_size if n > n_slots)
+        msg = (
+            f"`{key}` gives {self.most_slots} slots to one calculation, above the {n_slots} that it can have "
+            f"in the pool {pool!r} of this site."
+        )
+        hint = (
+            f"Set the slots from size {size} on to at most {n_slots}, or give the pool more workers, or its "
+            "blocks more nodes, by `site`."
+        )
+        raise ConfigError(msg, hint=hint, key=key, value=self.nodes_by_size)
 
 
 class QueueSection(Section):

@@ -34,7 +34,7 @@ _NAMES = {
     "object": "names with values",
     "null": "null",
 }
-_PLURALS = {"path": "paths", "string": "texts"}
+_PLURALS = {"path": "paths", "string": "texts", "array": "lists"}
 
 
 @dataclass(frozen=True)

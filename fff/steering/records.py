@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
     from fff.data.events import Event
 
-__all__ = ["Agent", "Policy", "Request", "Verdict"]
+__all__ = ["LOST", "MAX_LOSSES", "Agent", "Policy", "Request", "Verdict"]
+
+LOST = "lost"
+"""Failure class of a task whose workers all went away with it: nothing that it did, nor its structure."""
+
+MAX_LOSSES = 10
+"""Losses in a row that count as a failed try: what is lost so often may never end within a block."""
 
 Agent = Literal["Trainer", "Sampler", "Selector", "Calculator"]
 

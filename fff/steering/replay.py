@@ -51,7 +51,7 @@ class Replay:
                 self.done[name] = (request, replace(done, values={**done.values, **values}))
             self.policy.handle(event)
             return
-        request = self.policy.open_requests[event.request]
+        request = self.policy.state.find(event.request)
         self.policy.handle(event)
         if event.outcome == "done":
             self.done[request.id] = (request, event)

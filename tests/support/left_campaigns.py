@@ -60,10 +60,12 @@ class LeftCampaign:
         event = opened(pools, site=site, **options)
         values = dict(event.values)
         for kind in ("start", "initial"):
-            frames = [self._frame() for _ in values[f"{kind}_frames"]]
+            named = values[f"{kind}_frames"]
+            frames = [self._frame() for _ in named]
             ids = self.run.frames.write(kind, frames)
             values[f"{kind}_frames"] = [
-                {"id": name, "hash": one.hash} for name, one in zip(ids, frames, strict=True)
+                {**one, "id": name, "hash": frame.hash}
+                for one, name, frame in zip(named, ids, frames, strict=True)
             ]
         if "test/given.npz" in values["test_files"]:
             self._write("test/given.npz", labels_to_bytes([labelled(water(0))]))

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from fff.compute.sites import ACCELERATED_KINDS, CPU_KINDS
 from fff.config import config_from_dict
 from fff.data.events import CHANGED, Event
 from fff.steering.active_learning import ActiveLearning
@@ -23,8 +22,11 @@ if TYPE_CHECKING:
     from fff.steering.active_learning.state import State
     from fff.steering.records import Request
 
-LAPTOP = dict.fromkeys(ACCELERATED_KINDS | CPU_KINDS, "shared")
-WORKSTATION = dict.fromkeys(ACCELERATED_KINDS, "gpu") | dict.fromkeys(CPU_KINDS, "cpu")
+_ON_ACCELERATORS = ("train", "train-baseline", "refit", "score", "choose", "evaluate")
+_ON_CORES = ("dynamics", "calculate", "reference-dynamics")
+
+LAPTOP = dict.fromkeys([*_ON_ACCELERATORS, *_ON_CORES], "shared")
+WORKSTATION = dict.fromkeys(_ON_ACCELERATORS, "gpu") | dict.fromkeys(_ON_CORES, "cpu")
 
 SMALL: dict[str, Any] = {
     "structures": ["molecule:H2O"],
@@ -48,6 +50,8 @@ def opened(
     n_imported: int = 0,
     start_model: bool = False,
     test_files: Sequence[str] = (),
+    sizes: Sequence[int] = (3,),
+    pool_of: Mapping[str, str] | None = None,
     **sections: Mapping[str, Any],
 ) -> Event:
     """Return the first event of a small campaign.
@@ -59,6 +63,8 @@ def opened(
         n_imported: Labels to begin with.
         start_model: Whether a trained model is given.
         test_files: Files of a given test set.
+        sizes: Atoms of the structures, one after the other; each atom has ten electrons.
+        pool_of: The pool of every kind of task, where it is neither a laptop's nor a workstation's.
         **sections: Keys of the config that differ from `SMALL`, by section.
     """
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}
@@ -72,15 +78,25 @@ def opened(
     values = {
         "config": config,
         "capacity": capacity,
-        "pool_of": LAPTOP if isinstance(pools, int) else WORKSTATION,
-        "start_frames": [{"id": f"start:{i}", "hash": f"s-start-{i}"} for i in range(n_starts)],
-        "initial_frames": [{"id": f"initial:{i}", "hash": f"s-initial-{i}"} for i in range(n_initial)],
+        "pool_of": pool_of or (LAPTOP if isinstance(pools, int) else WORKSTATION),
+        "start_frames": [_first_frame("start", i, sizes) for i in range(n_starts)],
+        "initial_frames": [_first_frame("initial", i, sizes) for i in range(n_initial)],
         "imported": [{"request": f"imported-{i:05d}", "hash": f"s-imported-{i}"} for i in range(n_imported)],
         "start_model": start_model,
         "test_files": list(test_files),
         "policy_version": POLICY_VERSION,
     }
     return Event(0, "opened", values=values)
+
+
+def _first_frame(name: str, index: int, sizes: Sequence[int]) -> dict[str, Any]:
+    n_atoms = sizes[index % len(sizes)]
+    return {
+        "id": f"{name}:{index}",
+        "hash": f"s-{name}-{index}",
+        "n_atoms": n_atoms,
+        "n_electrons": 10 * n_atoms,
+    }
 
 
 def frame(name: str, deviation: float | None = 0.5, *, hash_: str | None = None) -> dict[str, Any]:
@@ -144,6 +160,13 @@ def reads(request: Request, baseline_files: Sequence[str] = ()) -> set[str]:
     found |= {name.rpartition(":")[0] for name in frames}
     found |= {score for score, _ in args.get("candidates", {}).values()}
     return found | ({args["score"][0]} if args.get("score") else set())
+
+
+def _slots_used(requests: Iterable[Request]) -> Counter[str]:
+    used: Counter[str] = Counter()
+    for request in requests:
+        used[request.pool] += request.slots
+    return used
 
 
 WRITERS = {"train", "train-baseline", "dynamics", "score", "reference-dynamics"}
@@ -227,7 +250,7 @@ class Game:
         new = self.policy.handle(event)
         # What is done, on its way or open stays so where fewer labels, slots or frames are allowed.
         self._budget = max(self.config.stop.max_labels, own)
-        used = Counter(request.pool for request in self.open if request not in new)
+        used = _slots_used(request for request in self.open if request not in new)
         self._least_free = {pool: min(0, n - used[pool]) for pool, n in self.state.capacity.items()}
         self._largest_pool = len(self.state.pool)
         self._take(new)
@@ -334,17 +357,17 @@ class Game:
 
     def _check_slots(self) -> None:
         state = self.state
-        used = Counter(request.pool for request in self.open)
+        used = _slots_used(self.open)
         for pool, slots in state.capacity.items():
             assert self._least_free[pool] <= state.free[pool] <= slots
             assert state.free[pool] + used[pool] == slots
             self._least_free[pool] = min(0, state.free[pool])
-        assert state.n_open == Counter(request.kind for request in [*self.open, *state.retries])
+        assert state.n_open == Counter(request.kind for request in [*self.open, *state.line])
 
     def _check_files(self) -> None:
         """Check that what is read was needed at all times since it was written, as the policy says."""
         needed = self.policy.needed_results
-        for request in [*self.open, *self.state.retries]:
+        for request in [*self.open, *self.state.line]:
             read = reads(request, self.policy.baseline_files())
             assert not read & self._given_up, f"{request.id} reads what was not needed before"
             assert read & self._written <= needed, f"{request.id} reads what is not needed"

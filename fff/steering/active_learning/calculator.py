@@ -106,7 +106,7 @@ class Calculator:
                 state.initial_open.add(request.id)
             elif request.args["generation"] == state.sampling_round:
                 state.caused += 1
-            state.retry(request)
+            state.queue(request.next_attempt())
         state.given_up.clear()
 
     def _receive_failure(self, event: Event, request: Request) -> None:
@@ -118,7 +118,7 @@ class Calculator:
         again = failure_class != "structure" and state.may_retry(request)
         self._count_failure(first)
         if again:
-            state.retry(request)
+            state.queue(request.next_attempt())
             return
         # Set aside: the hash stays known, so that the structure is never asked for again.
         state.n_failed += 1
@@ -207,18 +207,20 @@ class Calculator:
 
     def _request(self, frame: str, hash_: str, args: dict[str, Any]) -> Request:
         state = self.state
+        args = {
+            "frame": frame,
+            "hash": hash_,
+            "round": state.committee.round if state.committee else -1,
+            "generation": state.sampling_round,
+            **args,
+        }
         request = Request(
             id=f"label-{state.n_calculations:05d}",
             kind="calculate",
             agent="Calculator",
             pool=state.pool_of["calculate"],
-            args={
-                "frame": frame,
-                "hash": hash_,
-                "round": state.committee.round if state.committee else -1,
-                "generation": state.sampling_round,
-                **args,
-            },
+            args=args,
+            slots=state.slots_for("calculate", args),
         )
         state.n_calculations += 1
         state.barren_runs = 0

@@ -14,7 +14,7 @@ from fff.steering.active_learning.selector import Selector
 from fff.steering.active_learning.state import START_MODEL, State
 from fff.steering.active_learning.tester import Tester
 from fff.steering.active_learning.trainer import Trainer
-from fff.steering.records import Verdict
+from fff.steering.records import LOST, MAX_LOSSES, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICY_VERSION", "ActiveLearning", "trained_by"]
 
-POLICY_VERSION = 2
+POLICY_VERSION = 3
 """Raised whenever the same events would give other requests than before."""
 
 MOST_REASONS = 20
 """Structures that were set aside, of which people are told why."""
+
+MOST_IN_LINE = 20
+"""Requests in line for slots that people are told of, those who wait longest."""
 
 
 class ActiveLearning:
@@ -71,30 +74,31 @@ class ActiveLearning:
     def handle(self, event: Event) -> list[Request]:
         """Take in the end of a request and return what may start now.
 
-        A task that was lost (failure class `retry`: its worker died, its time ran out, a file system was
-        away) says nothing about what it was asked, so it is asked again and no role hears of it.
+        A task that was lost says nothing about what it was asked, so it is asked again and no role hears of
+        it: at the next attempt where it may have been its own doing (failure class `retry`: its worker died,
+        its time ran out, a file system was away), at the same one where all workers around it went away with
+        it (class `lost`: a block of nodes has ended).
 
         Raises:
-            KeyError: If the event answers no open request: the log does not belong to this policy.
-            ValueError: If it answers another attempt or kind than the open one.
+            KeyError: If the event answers no request that is open or stands in line (its label may have been
+                found meanwhile): the log does not belong to this policy.
+            ValueError: If it answers another attempt or kind than that one.
         """
         if event.kind == CHANGED:
             self._change(event.values)
             return self._emit()
         state = self.state
-        request = state.open[event.request]
+        request = state.find(event.request)
         if (event.kind, event.attempt) != (request.kind, request.attempt):
             msg = (
                 f"{event.request} is open as {request.kind}, attempt {request.attempt}; "
                 f"the event is of {event.kind}, attempt {event.attempt}"
             )
             raise ValueError(msg)
-        del state.open[event.request]
-        state.n_open[request.kind] -= 1
-        state.free[request.pool] += request.slots
-        lost = event.outcome == "failed" and event.values.get("failure_class") == "retry"
-        if lost and state.may_retry(request):
-            state.retry(request)
+        state.end(request)
+        again = _again(event, request, state)
+        if again is not None:
+            state.queue(again)
         else:
             self._receivers[request.kind](event, request)
         return self._emit()
@@ -128,7 +132,7 @@ class ActiveLearning:
     def needed_results(self) -> set[str]:
         """Ids of the requests whose files later requests may read: models, frames, scores, test sets."""
         state = self.state
-        requests = [*state.open.values(), *state.retries, *state.given_up]
+        requests = [*state.open.values(), *state.line, *state.given_up]
         # A trajectory may go back to its start, and reference dynamics begins there too.
         frames = {trajectory.frame for trajectory in state.trajectories} | set(state.start_frames)
         frames |= {frame for frame, _ in state.initial} | set(state.pool)
@@ -166,9 +170,12 @@ class ActiveLearning:
     @property
     def held_back(self) -> int:
         """Free slots that a calculation could have if `calculation.max_ahead` did not hold it back."""
-        free = self.state.free[self.state.pool_of["calculate"]]
+        pool = self.state.pool_of["calculate"]
+        # Slots that are kept for a request in line are not free for any other.
+        if self.state.first_in_line(pool) is not None or not self._calculator.is_held_back():
+            return 0
         # Less than none is free where there are fewer slots than before.
-        return max(free, 0) if self._calculator.is_held_back() else 0
+        return max(self.state.free[pool], 0)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers that people watch, JSON-able."""
@@ -193,7 +200,11 @@ class ActiveLearning:
                 "unscored": len(state.unscored),
                 "scored": len(state.scored),
             },
-            "retries": len(state.retries),
+            "retries": sum(1 for request in state.line if request.attempt > 1 or request.losses),
+            "waiting_for_slots": [
+                {"request": request.id, "pool": request.pool, "slots": request.slots}
+                for request in islice(state.line, MOST_IN_LINE)
+            ],
             "selected_deviations": {
                 "kind": state.config.selection.deviation,
                 **_spread([score.deviation for score in state.selected.values()]),
@@ -228,6 +239,7 @@ class ActiveLearning:
             config = config_from_dict(values["config"])
             extended = config.stop.max_labels > state.config.stop.max_labels
             state.config = config
+            state.place_anew()
             self._tester.extend()
             if extended and state.verdict is not None and state.verdict.state == "finished":
                 state.verdict = None
@@ -254,9 +266,7 @@ class ActiveLearning:
             request = self._scheduler.next_request()
             if request is None:
                 break
-            state.open[request.id] = request
-            state.n_open[request.kind] += 1
-            state.free[request.pool] -= request.slots
+            state.begin(request)
             state.trained_last = request.kind in {"train", "train-baseline"}
             emitted.append(request)
         if state.verdict is None and not state.open:
@@ -271,6 +281,14 @@ class ActiveLearning:
             return Verdict(
                 "finished", f"{state.n_own_labels} labels were made, as many as stop.max_labels asks for"
             )
+        for request in state.line:
+            total = state.capacity[request.pool]
+            if request.slots > total:
+                return Verdict(
+                    "failed",
+                    f"{request.id} needs {request.slots} slots at once, by `calculation.nodes_by_size`, and "
+                    f"{request.pool} has {total}: give it more by `site`, or calculations fewer",
+                )
         error = state.first_failure.get("calculate")
         return Verdict(
             "failed",
@@ -278,6 +296,16 @@ class ActiveLearning:
             "no structure is left to label and no trajectory can go on"
             + (f". The first calculation that failed: {error}" if error else ""),
         )
+
+
+def _again(event: Event, request: Request, state: State) -> Request | None:
+    """Return the request by which a lost task is asked again, or None if its role hears of the event."""
+    failure_class = event.values.get("failure_class") if event.outcome == "failed" else None
+    if failure_class == LOST and request.losses + 1 < MAX_LOSSES:
+        return request.once_more()
+    if failure_class in (LOST, "retry") and state.may_retry(request):
+        return request.next_attempt()
+    return None
 
 
 def _members(part: Round | None) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from fff.steering.active_learning.calculator import Calculator
     from fff.steering.active_learning.sampler import Sampler
     from fff.steering.active_learning.selector import Selector
@@ -13,15 +15,26 @@ if TYPE_CHECKING:
     from fff.steering.active_learning.trainer import Trainer
     from fff.steering.records import Request
 
+    type Work = tuple[str, Callable[[], bool], Callable[[], Request]]
+    # A kind of task, whether one could start now, and what takes it.
+
 __all__ = ["Scheduler"]
+
+_LONG = ("train", "train-baseline", "reference-dynamics")
+"""Kinds of task that may take many times as long as the others."""
 
 
 class Scheduler:
     """Hands out free slots, one request at a time.
 
-    What was lost is tried again before anything else. Inference and other short work for the accelerators
-    comes next, since others wait for it; then training; then sampling and calculation by the slots each may
-    use; reference dynamics fill what is left.
+    What stands in line goes before anything else: tasks that were lost, and calculations of several slots
+    whose turn has come. Inference and other short work for the accelerators comes next, since others wait
+    for it; then training; then sampling and calculation by the slots each may use; reference dynamics fill
+    what is left. Kinds of task may share pools in any way.
+
+    Slots that become free are kept for the first in line until it has all of its own: nothing but what runs
+    already goes before it, and it holds no part of its slots meanwhile. Only while it must wait for long
+    tasks in any case do short ones run on the slots that it cannot use yet.
 
     Args:
         state: The shared state.
@@ -42,31 +55,34 @@ class Scheduler:
         tester: Tester,
     ) -> None:
         self.state = state
-        self._trainer = trainer
+        self._tester = tester
         self._sampler = sampler
         self._selector = selector
-        self._calculator = calculator
-        self._tester = tester
+        self._inference: Sequence[Work] = (
+            ("refit", trainer.wants_refit, trainer.take_refit),
+            ("choose", selector.wants_choice, selector.take_choice),
+            ("score", selector.wants_score, selector.take_score),
+            ("evaluate", tester.wants_evaluation, tester.take_evaluation),
+        )
+        self._trainings: Sequence[Work] = (
+            ("train", trainer.wants_slot, trainer.take),
+            ("train-baseline", tester.wants_training, tester.take_training),
+        )
+        self._sampling: Work = ("dynamics", sampler.wants_slot, sampler.take)
+        self._cpu_work: Sequence[Work] = (
+            ("reference-dynamics", self._wants_test_set, tester.take_reference),
+            ("dynamics", self._wants_its_sampling, sampler.take),
+            ("calculate", calculator.wants_slot, calculator.take),
+            self._sampling,
+            ("reference-dynamics", self._has_room_for_reference, tester.take_reference),
+        )
+        self._partial_chunk: Work = ("score", self._wants_partial_chunk, selector.take_score)
         lowest, highest = self._bounds()
         state.sampling_slots = min(max(state.config.sampling.n_parallel, lowest), highest)
 
     def next_request(self) -> Request | None:
         """Return a request that may start now, or None when all slots are taken or nothing is to be done."""
-        for pool, free in self.state.free.items():
-            if free < 1:
-                continue
-            request = (
-                self.state.take_retry(pool)
-                or self._inference(pool)
-                or self._training(pool)
-                or self._cpu_work(pool)
-            )
-            if request is None:
-                # Nothing else wants the slot, so a training takes nothing from anybody.
-                request = self._training(pool, fill=True)
-            if request is not None:
-                return request
-        return None
+        return next(filter(None, map(self._next_of, self.state.free)), None)
 
     def move_slots(self) -> None:
         """Move a slot from sampling to calculation when many audits wait, and back when few do."""
@@ -81,32 +97,56 @@ class Scheduler:
         state.sampling_slots = min(max(state.sampling_slots, lowest), highest)
 
     def _bounds(self) -> tuple[int, int]:
-        """Return the least and the most slots for sampling: neither loop may starve where there are two."""
-        total = self.state.capacity[self.state.pool_of["dynamics"]]
+        """Return the least and the most slots for sampling: in a pool of both neither loop may starve."""
+        pool_of = self.state.pool_of
+        total = self.state.capacity[pool_of["dynamics"]]
+        if pool_of["dynamics"] != pool_of["calculate"]:
+            return total, total
         return (1, total - 1) if total > 1 else (0, 1)
 
-    def _inference(self, pool: str) -> Request | None:
-        if self.state.pool_of["score"] != pool:
-            return None
-        if self._trainer.wants_refit():
-            return self._trainer.take_refit()
-        if self._selector.wants_slot():
-            return self._selector.take()
-        if self._tester.wants_evaluation():
-            return self._tester.take_evaluation()
-        return None
-
-    def _training(self, pool: str, *, fill: bool = False) -> Request | None:
+    def _next_of(self, pool: str) -> Request | None:
+        """Return a request that may start now in a pool."""
         state = self.state
-        if state.pool_of["train"] != pool:
+        free = state.free[pool]
+        if free < 1:
             return None
-        if not fill and not self._may_train():
+        first = state.first_in_line(pool)
+        if first is None:
+            request = self._new(pool)
+            if request is None or request.slots <= free:
+                return request
+            # Its turn has come: from now on slots are kept for it.
+            state.queue(request)
+            first = request
+        elif first.slots <= free:
+            state.end(first)
+            return first
+        if not self._waits_for_long(first):
             return None
-        if self._trainer.wants_slot():
-            return self._trainer.take()
-        if self._tester.wants_training():
-            return self._tester.take_training()
-        return None
+        return self._take(pool, *self._inference, self._sampling)
+
+    def _new(self, pool: str) -> Request | None:
+        """Return what comes next where nothing stands in line; it may need more slots than are free."""
+        return (
+            self._take(pool, *self._inference)
+            or (self._take(pool, *self._trainings) if self._may_train() else None)
+            # What nothing else wants: it takes nothing from anybody.
+            or self._take(pool, *self._cpu_work, *self._trainings, self._partial_chunk)
+        )
+
+    def _take(self, pool: str, *works: Work) -> Request | None:
+        """Return the first of several kinds of work that belongs to a pool and could start now."""
+        pool_of = self.state.pool_of
+        return next((take() for kind, wants, take in works if pool_of[kind] == pool and wants()), None)
+
+    def _waits_for_long(self, first: Request) -> bool:
+        """Whether the first in line cannot begin before a long task ends, however many short ones do.
+
+        No long one begins meanwhile, so that this comes to an end.
+        """
+        state = self.state
+        running = (r for r in state.open.values() if r.pool == first.pool and r.kind in _LONG)
+        return state.capacity[first.pool] - sum(request.slots for request in running) < first.slots
 
     def _may_train(self) -> bool:
         """Whether training may take a slot of a pool it shares, without locking the others out of it."""
@@ -116,19 +156,35 @@ class Scheduler:
             return not state.trained_last
         return state.running("train") + state.running("train-baseline") < total - 1
 
-    def _cpu_work(self, pool: str) -> Request | None:
+    def _wants_its_sampling(self) -> bool:
+        """Whether sampling has not all of its slots."""
+        return self.state.running("dynamics") < self.state.sampling_slots and self._sampler.wants_slot()
+
+    def _wants_test_set(self) -> bool:
+        """Whether to make a stretch of the test set now, though others want the slots too.
+
+        One at a time, so that the error of the first committee is known while there is still a campaign; and
+        never with the whole pool.
+        """
         state = self.state
-        if state.pool_of["dynamics"] != pool:
-            return None
-        if state.initial_done and state.capacity[pool] > 1 and self._tester.wants_test_set():
-            # One slot, so that the error of the first committee is known while there is still a campaign.
-            return self._tester.take_reference()
-        if state.running("dynamics") < state.sampling_slots and self._sampler.wants_slot():
-            return self._sampler.take()
-        if self._calculator.wants_slot():
-            return self._calculator.take()
-        if self._sampler.wants_slot():
-            return self._sampler.take()
-        if self._tester.wants_reference():
-            return self._tester.take_reference()
-        return None
+        if not state.initial_done or not self._tester.wants_test_set():
+            return False
+        return state.capacity[state.pool_of["reference-dynamics"]] > self._tester.next_slots()
+
+    def _has_room_for_reference(self) -> bool:
+        """Whether reference dynamics could run on what is left; no slots are kept for it."""
+        state = self.state
+        if not self._tester.wants_reference():
+            return False
+        pool, slots = state.pool_of["reference-dynamics"], self._tester.next_slots()
+        # More than there are at all: it stands in line, so that it is known what the campaign failed of.
+        return slots <= state.free[pool] or slots > state.capacity[pool]
+
+    def _wants_partial_chunk(self) -> bool:
+        """Whether to score a chunk that is not full rather than leave an accelerator idle.
+
+        Where sampling or calculation has the same workers these have something better to do.
+        """
+        pool_of = self.state.pool_of
+        is_apart = pool_of["score"] not in (pool_of["dynamics"], pool_of["calculate"])
+        return is_apart and self._selector.wants_any_score()

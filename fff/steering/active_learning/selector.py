@@ -71,15 +71,17 @@ class Selector:
         on_their_way = [request.args["frame"] for request in state.of_kind("calculate")]
         state.taken = [*done, *on_their_way]
 
-    def wants_slot(self) -> bool:
-        """Whether there is something to choose from or to score."""
-        if self.state.committee is None or self.state.budget_taken:
-            return False
-        return self._choice_is_due() or bool(self._chunk())
+    def wants_choice(self) -> bool:
+        """Whether a new waiting list is to be chosen."""
+        return self._is_needed() and self._choice_is_due()
 
-    def take(self) -> Request:
-        """Return a choice when one is due, else the next chunk to be scored."""
-        return self._choose() if self._choice_is_due() else self._score()
+    def wants_score(self) -> bool:
+        """Whether frames wait to be scored that fill a chunk, or whose score others wait for."""
+        return self._is_needed() and bool(self._chunk())
+
+    def wants_any_score(self) -> bool:
+        """Whether any frame waits to be scored."""
+        return self._is_needed() and bool(self.state.unscored)
 
     def receive_scores(self, event: Event, request: Request) -> None:
         """Take in the deviations of a chunk; those of a replaced committee are discarded."""
@@ -122,6 +124,9 @@ class Selector:
         order = [frame_id for frame_id in event.values["frames"] if frame_id in state.scored]
         state.selected = {frame_id: state.scored[frame_id] for frame_id in order}
 
+    def _is_needed(self) -> bool:
+        return self.state.committee is not None and not self.state.budget_taken
+
     def _is_current(self, request: Request) -> bool:
         return self.state.committee is not None and request.args["round"] == self.state.committee.round
 
@@ -147,12 +152,13 @@ class Selector:
             return []
         return _first(state.unscored, size)
 
-    def _score(self) -> Request:
+    def take_score(self) -> Request:
+        """Return the next chunk to be scored: a full one if there is one."""
         state, committee = self.state, self.state.committee
         if committee is None:
             msg = "There is no committee to score with."
             raise RuntimeError(msg)
-        frames = self._chunk()
+        frames = self._chunk() or _first(state.unscored, state.config.selection.chunk_size)
         attempt = state.unscored[frames[0]]
         for frame_id in frames:
             del state.unscored[frame_id]
@@ -167,7 +173,8 @@ class Selector:
             attempt=attempt,
         )
 
-    def _choose(self) -> Request:
+    def take_choice(self) -> Request:
+        """Return the choice of a new waiting list."""
         state, committee = self.state, self.state.committee
         if committee is None:
             msg = "There is no committee to choose with."

@@ -26,6 +26,7 @@ __all__ = [
     "Round",
     "Run",
     "Score",
+    "Size",
     "State",
     "Trajectory",
     "committee_key",
@@ -35,6 +36,9 @@ Purpose = Literal["testset", "randomset"]
 
 START_MODEL = "start"
 """Key of the model that the config gives."""
+
+_BY_SIZE = ("calculate", "reference-dynamics")
+"""Kinds of task that take several slots where the structure is large."""
 
 FEWEST_LABELS = 2
 """Labels that a round needs: one to train on and one to hold out."""
@@ -165,6 +169,13 @@ class LabelRecord:
     frame: str = ""
 
 
+class Size(NamedTuple):
+    """Size of a structure: its atoms, and the electrons that it has when it is neutral."""
+
+    n_atoms: int
+    n_electrons: int
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A stretch of dynamics driven by the reference itself.
@@ -203,7 +214,7 @@ class State:
     # Scheduling
     free: dict[str, int]
     open: dict[str, Request] = field(default_factory=dict)
-    retries: list[Request] = field(default_factory=list)
+    line: list[Request] = field(default_factory=list)
     n_open: Counter[str] = field(default_factory=Counter)
     sampling_slots: int = 1
     trained_last: bool = False
@@ -258,6 +269,7 @@ class State:
     n_choices: int = 0
 
     # Tester
+    sizes: dict[str, Size] = field(default_factory=dict)
     start_frames: list[str] = field(default_factory=list)
     test_files: list[str] = field(default_factory=list)
     chunks_waiting: list[Chunk] = field(default_factory=list)
@@ -290,6 +302,8 @@ class State:
         for item in values["imported"]:
             state.labels.append(LabelRecord(item["request"], item["hash"], "imported"))
             state.known[item["hash"]] = item["request"]
+        for frame in (*values["start_frames"], *values["initial_frames"]):
+            state.sizes[frame["id"]] = Size(frame["n_atoms"], frame["n_electrons"])
         starts = [frame["id"] for frame in values["start_frames"]]
         # Every start structure has a trajectory, however many there are.
         for index in range(max(config.sampling.n_trajectories, len(starts)) if starts else 0):
@@ -311,28 +325,49 @@ class State:
         return self.config.seed
 
     def running(self, kind: str) -> int:
-        """Return how many requests of a kind are open, or wait to be tried again."""
+        """Return how many requests of a kind are open, or stand in line."""
         return self.n_open[kind]
 
     def of_kind(self, kind: str) -> Iterator[Request]:
-        """Yield the requests of a kind that are open, or wait to be tried again."""
-        return (r for r in chain(self.open.values(), self.retries) if r.kind == kind)
+        """Yield the requests of a kind that are open, or stand in line."""
+        return (r for r in chain(self.open.values(), self.line) if r.kind == kind)
 
-    def retry(self, request: Request) -> None:
-        """Have a request that has just ended tried again, as soon as its pool has a slot."""
-        self.retries.append(request.next_attempt())
+    def find(self, name: str) -> Request:
+        """Return a request that is open, or stands in line.
+
+        Raises:
+            KeyError: If there is none of that id.
+        """
+        if name in self.open:
+            return self.open[name]
+        for request in self.line:
+            if request.id == name:
+                return request
+        raise KeyError(name)
+
+    def begin(self, request: Request) -> None:
+        """Give a request its slots."""
+        self.open[request.id] = request
+        self.n_open[request.kind] += 1
+        self.free[request.pool] -= request.slots
+
+    def end(self, request: Request) -> None:
+        """Take back the slots of a request that is open, or take it out of the line."""
+        if request.id in self.open:
+            del self.open[request.id]
+            self.free[request.pool] += request.slots
+        else:
+            self.line.remove(request)
+        self.n_open[request.kind] -= 1
+
+    def queue(self, request: Request) -> None:
+        """Let a request stand in line for its slots: those in line go before all others."""
+        self.line.append(self._placed(request))
         self.n_open[request.kind] += 1
 
-    def take_retry(self, pool: str) -> Request | None:
-        """Return the request of a pool that waits longest to be tried again, or None."""
-        if not self.retries:
-            return None
-        index = next((i for i, request in enumerate(self.retries) if request.pool == pool), None)
-        if index is None:
-            return None
-        request = self.retries.pop(index)
-        self.n_open[request.kind] -= 1
-        return request
+    def first_in_line(self, pool: str) -> Request | None:
+        """Return the request that stands longest in line for slots of a pool, or None."""
+        return next((request for request in self.line if request.pool == pool), None)
 
     def may_retry(self, request: Request) -> bool:
         """Whether a request that failed may be tried again.
@@ -341,14 +376,40 @@ class State:
         """
         return request.attempt % self.config.calculation.max_attempts != 0
 
+    def slots_for(self, kind: str, args: Mapping[str, Any]) -> int:
+        """Return how many slots a request takes: reference calculations by the size of their structure.
+
+        Frames of a trajectory have the size of its start structure.
+        """
+        if kind not in _BY_SIZE:
+            return 1
+        frame = self.trajectories[args["trajectory"]].start if "trajectory" in args else args["frame"]
+        return self.config.calculation.slots_for(*self.sizes[frame])
+
     def move_to(self, capacity: Mapping[str, int], pool_of: Mapping[str, str]) -> None:
         """Go on with other slots; what is open keeps its place, also where there are fewer slots now."""
         self.capacity, self.pool_of = dict(capacity), dict(pool_of)
-        self.free = dict(capacity)
+        self.place_anew()
+
+    def place_anew(self) -> None:
+        """Count slots anew after they, or what calculations take of them, have changed.
+
+        A calculation of several slots for which there is no room now stands in line again, the youngest
+        first: the slots that it takes must be there. One of a single slot waits for a worker by itself.
+        """
+        self.open = {name: self._placed(request) for name, request in self.open.items()}
+        self.line = [self._placed(request) for request in self.line]
+        self.free = dict(self.capacity)
         for request in self.open.values():
-            self.free[self.pool_of[request.kind]] -= request.slots
-        self.open = {name: replace(r, pool=self.pool_of[r.kind]) for name, r in self.open.items()}
-        self.retries = [replace(r, pool=self.pool_of[r.kind]) for r in self.retries]
+            self.free[request.pool] -= request.slots
+        for request in reversed(list(self.open.values())):
+            if request.slots > 1 and self.free[request.pool] < 0:
+                self.free[request.pool] += request.slots
+                self.line.insert(0, self.open.pop(request.id))
+
+    def _placed(self, request: Request) -> Request:
+        slots = self.slots_for(request.kind, request.args)
+        return replace(request, pool=self.pool_of[request.kind], slots=slots)
 
     @property
     def baseline_folder(self) -> str:

@@ -80,9 +80,15 @@ class Tester:
         first = next(iter(state.chunks_waiting), None)
         return first is not None and first.purpose == "testset" and not state.running("reference-dynamics")
 
+    def next_slots(self) -> int:
+        """Return how many slots the next stretch of reference dynamics takes."""
+        start, _ = self._conditions(self.state.chunks_waiting[0])
+        return self.state.slots_for("reference-dynamics", {"frame": start})
+
     def take_reference(self) -> Request:
         """Return the next stretch of reference dynamics."""
         state = self.state
+        slots = self.next_slots()
         chunk = state.chunks_waiting.pop(0)
         start, temperature_K = self._conditions(chunk)
         return Request(
@@ -100,6 +106,7 @@ class Tester:
                 "seed": seed_for(state.seed, chunk.purpose, chunk.index, chunk.attempt),
             },
             attempt=chunk.attempt,
+            slots=slots,
         )
 
     def receive_reference(self, event: Event, request: Request) -> None:

@@ -49,7 +49,8 @@ def test_without_labels_the_initial_structures_come_first_and_in_their_order():
 
 def test_an_initial_structure_that_is_there_twice_is_labelled_once():
     first = Game(pools={"gpu": 1, "cpu": 6}).opened
-    frames = [{"id": f"initial:{i}", "hash": f"s-{h}"} for i, h in enumerate("aabbab")]
+    size = {"n_atoms": 3, "n_electrons": 10}
+    frames = [{"id": f"initial:{i}", "hash": f"s-{h}", **size} for i, h in enumerate("aabbab")]
     first.values["initial_frames"][:] = frames
     game = Game(first)
     assert [request.args["frame"] for request in game.open] == ["initial:0", "initial:2"]
@@ -473,7 +474,7 @@ def test_what_failed_first_is_tried_again_first():
     game.finish(third)
     game.finish(fourth)
     game.finish(game.of("dynamics")[0], others=[])
-    assert game.state.retries == [second.next_attempt(), first.next_attempt()]
+    assert game.state.line == [second.next_attempt(), first.next_attempt()]
     (last,) = game.of("dynamics")
     assert game.finish(last, others=[]) == [second.next_attempt()]
     assert game.finish(second.next_attempt()) == [first.next_attempt()]

@@ -27,7 +27,7 @@ def check_finished(game: Game) -> None:
     assert game.policy.verdict is not None
     assert game.policy.verdict.state == "finished", game.policy.verdict
     assert game.open == []
-    assert game.state.retries == []
+    assert game.state.line == []
     assert game.state.n_own_labels >= game.config.stop.max_labels
     assert game.state.committee.n_labels == len(game.labels)
     if game.config.test.random_baseline:
@@ -317,7 +317,7 @@ def test_what_failed_for_no_fault_of_its_own_is_tried_again_and_what_failed_for_
     assert set(game.state.set_aside) == {request.args["hash"] for request in names}
     assert game.state.n_failed == 3
     game.change(go_on=True)
-    tried = {request.id for request in [*game.of("calculate"), *game.state.retries]}
+    tried = {request.id for request in [*game.of("calculate"), *game.state.line]}
     assert {names[1].id, names[2].id} <= tried
     game.play()
     check_finished(game)

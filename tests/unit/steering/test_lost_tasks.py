@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 3
 # Where it is kept which tasks run; every other attribute is what some role knows.
-BOOKKEEPING = {"free", "open", "retries", "n_open", "sampling_slots", "trained_last"}
+BOOKKEEPING = {"free", "open", "line", "n_open", "sampling_slots", "trained_last"}
 
 
 class Heard:
@@ -121,7 +121,8 @@ def test_a_lost_calculation_costs_the_structure_nothing():
 
 def test_a_lost_training_goes_before_frames_that_wait_to_be_looked_at():
     game = Game(pools={"gpu": 1, "cpu": 4}).play_to_committee(0, hold=["dynamics"])
-    game.play(lambda game: game.of("train") and game.policy._selector.wants_slot())
+    selector = game.policy._selector
+    game.play(lambda game: game.of("train") and (selector.wants_score() or selector.wants_choice()))
     (training,) = game.of("train")
     assert game.lose(training) == [training.next_attempt()]
     assert {request.kind for request in game.finish(training.next_attempt())} & {"score", "choose"}
@@ -140,7 +141,7 @@ def test_lost_tasks_wait_where_there_are_fewer_slots_and_count_meanwhile():
         game.lose(request)
     # Two slots: one is taken by the fourth, one by the first that was lost.
     assert [request.attempt for request in game.open] == [1, 2]
-    assert len(game.state.retries) == 2
+    assert len(game.state.line) == 2
     assert game.state.running("calculate") == 4
     assert {request.id for request in game.state.of_kind("calculate")} == {request.id for request in lost}
     # Nothing takes their places in the budget, and nothing new comes before them.
@@ -155,7 +156,7 @@ def test_a_lost_run_keeps_its_trajectory():
     run, other = game.of("dynamics")
     game.move({"gpu": 2, "cpu": 1})
     game.lose(run)
-    assert game.state.retries == [run.next_attempt()]
+    assert game.state.line == [run.next_attempt()]
     assert game.state.trajectories[run.args["trajectory"]].status == "running"
     assert run.args["trajectory"] not in game.state.idle
     assert run.next_attempt() in game.finish(other, others=[])

@@ -130,11 +130,11 @@ def test_what_a_request_names_was_made_before(options):
 def test_the_snapshot_counts_what_is_there():
     game = Game(pools=POOLS).play_to_committee(0, hold=["dynamics"])
     game.finish(game.of("dynamics")[0], last=frame("z"), others=[frame(name) for name in "abcd"])
-    game.finish(game.of("score")[0])
+    game.finish(game.of("score", frames=["a", "b", "c"])[0])
     snapshot = game.policy.snapshot()
     assert snapshot["round"] == 0
     assert snapshot["labels"] == {"done": 4, "failed": 0, "in_flight": 1, "target": 20}
-    assert snapshot["waiting"] == {"audits": 0, "selected": 0, "unscored": 1, "scored": 3}
+    assert snapshot["waiting"] == {"audits": 0, "selected": 0, "unscored": 0, "scored": 3}
     assert snapshot["selected_deviations"] == {
         "kind": "max-force",
         "lowest": None,
@@ -144,7 +144,7 @@ def test_the_snapshot_counts_what_is_there():
     assert (snapshot["training"], snapshot["baseline"], snapshot["retries"]) == (None, None, 0)
     assert snapshot["retrain"] == {"new_labels": 0, "every": 4}
     assert snapshot["trajectories"] == {"running": 2, "waiting": 1, "idle": 1}
-    assert snapshot["running"] == {"calculate": 1, "choose": 1, "dynamics": 2}
+    assert snapshot["running"] == {"calculate": 1, "choose": 1, "dynamics": 2, "score": 1}
     assert snapshot["next_run_steps"] == 200
     assert snapshot["errors"] == {}
     assert snapshot["first_failures"] == {}

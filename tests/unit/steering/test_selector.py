@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fff.data.events import Event
-from tests.support.playing_campaigns import Game, frame
+from tests.support.playing_campaigns import WORKSTATION, Game, frame
 
 POOLS = {"gpu": 8, "cpu": 6}
 
@@ -59,7 +59,7 @@ def train_round(game: Game) -> None:
 
 
 def test_a_chunk_is_scored_by_the_whole_committee_as_soon_as_it_is_full():
-    game = busy(selection={"chunk_size": 2})
+    game = busy(pools={"gpu": 2, "cpu": 6}, selection={"chunk_size": 2})
     meet(game, "a", "b", "c", "d", "e")
     first, second = game.of("score")
     assert first.args == {"round": 0, "frames": ["a", "b"]}
@@ -70,6 +70,8 @@ def test_a_chunk_is_scored_by_the_whole_committee_as_soon_as_it_is_full():
     assert second.id == "score-r000-00002"
     assert list(game.state.unscored) == ["e"]
     meet(game, "f")
+    game.finish(first)
+    game.finish(game.of("choose")[0])
     assert game.of("score")[-1].args["frames"] == ["e", "f"]
 
 
@@ -119,8 +121,8 @@ def test_a_frame_that_left_the_pool_leaves_the_waiting_list():
     assert list(game.state.selected) == ["b"]
 
 
-def test_an_incomplete_chunk_waits_while_something_is_selected():
-    game = busy()
+def test_on_workers_that_also_sample_an_incomplete_chunk_waits_while_something_is_selected():
+    game = busy(pools=8)
     select(game, "a", "b", "c")
     meet(game, "d")
     assert game.of("score") == []
@@ -129,17 +131,54 @@ def test_an_incomplete_chunk_waits_while_something_is_selected():
 
 
 @pytest.mark.parametrize("busy_with", ["score", "choose"])
-def test_an_incomplete_chunk_waits_for_the_scoring_or_choice_that_runs(busy_with):
-    game = busy()
+def test_on_workers_that_also_sample_an_incomplete_chunk_waits_for_the_scoring_or_choice(busy_with):
+    game = busy(pools=8)
     meet(game, "a", "b", "c")
     if busy_with == "choose":
         game.finish(game.of("score")[0])
     meet(game, "d")
-    assert [request.kind for request in game.open if request.pool == "gpu"] == [busy_with]
+    assert set(game.kinds()) == {"dynamics", "calculate", busy_with}
     game.finish(
         game.of(busy_with)[0], **({"frames": []} if busy_with == "choose" else {"deviations": [None] * 3})
     )
     assert game.of("score")[0].args["frames"] == ["d"]
+
+
+def test_an_incomplete_chunk_is_scored_rather_than_leave_an_accelerator_idle():
+    game = busy(pools={"gpu": 2, "cpu": 6})
+    select(game, "a", "b", "c")
+    assert game.state.selected
+    meet(game, "d")
+    meet(game, "e", "f")
+    assert [request.args["frames"] for request in game.of("score")] == [["d"], ["e", "f"]]
+    # Both are busy: the next chunk fills meanwhile.
+    meet(game, "g")
+    meet(game, "h")
+    game.finish(game.of("score")[0])
+    assert game.of("score")[-1].args["frames"] == ["g", "h"]
+
+
+@pytest.mark.parametrize("beside", ["dynamics", "calculate"])
+def test_an_incomplete_chunk_waits_where_sampling_or_calculation_has_the_same_workers(beside):
+    pool_of = {**WORKSTATION, beside: "gpu"}
+    game = Game(pools={"gpu": 9, "cpu": 9}, pool_of=pool_of).play_to_committee(0, hold=["dynamics"])
+    game.finish(game.of("dynamics")[0], last=frame("x"), others=[frame("a"), frame("b"), frame("c")])
+    game.finish(game.of("score")[0])
+    meet(game, "d")
+    assert game.kinds()["choose"] == 1
+    assert game.of("score") == []
+
+
+def test_a_full_chunk_goes_before_what_only_fills_an_idle_accelerator():
+    game = busy(pools={"gpu": 1, "cpu": 6}, selection={"chunk_size": 2})
+    meet(game, "a", "b", "c", "d", "e")
+    frames = []
+    while game.of("score") or game.of("choose"):
+        request = [*game.of("score"), *game.of("choose")][0]
+        frames += [request.args.get("frames", "choose")]
+        game.finish(request)
+    assert frames[:2] == [["a", "b"], "choose"]
+    assert [chunk for chunk in frames[2:] if chunk != "choose"] == [["c", "d"], ["e"]]
 
 
 def test_an_incomplete_chunk_is_scored_when_nothing_else_is_on_hand():
@@ -502,7 +541,7 @@ def test_a_label_that_is_to_be_tried_again_counts_as_taken():
     game.finish(second)
     lost = game.of("calculate", frame="busy-3")[0]
     # What is to be tried again waits for a slot.
-    game.state.retries.append(lost)
+    game.state.line.append(lost)
     del game.state.open[lost.id]
     game.policy._trainer.receive(Event(0, "train"), last)
     assert game.state.taken == ["busy-2", "busy-3"]
