@@ -1,7 +1,7 @@
 """Processes that never outlive what they work for.
 
 SIGKILL on the steering process leaves a task server, Parsl's interchange and its workers running: nothing
-tells them, and a busy worker never looks. Three small tools, all from the Linux kernel, close the gap:
+tells them, and a busy worker never looks. Four small tools, all from the Linux kernel, close the gap:
 
 * `die_with_parent`: the kernel kills the calling process when its parent dies.
 * `follow` (command ``lifetime.py follow COMMAND…``): the same for a program that cannot call it itself. The
@@ -9,6 +9,8 @@ tells them, and a busy worker never looks. Three small tools, all from the Linux
 * `guard` (command ``lifetime.py guard COMMAND…``): runs a program, watches a process that need not be its
   parent (shells lie in between), and when that process, the program or the guard's own time ends, kills
   every descendant, also those with a session of their own. Parsl's worker pools start through it.
+* `attend` (command ``lifetime.py attend COMMAND…``): the same on a node that does not know that process: it
+  lives as long as its parent, which the batch system has started.
 
 This file is run by path, without site-packages: it must import nothing but the standard library.
 """
@@ -94,7 +96,7 @@ def adopt_orphans() -> bool:
 
 
 def wrap(mode: str, command: Sequence[str]) -> list[str]:
-    """Return the command that runs `command` under `follow` or `guard`; as it is where not supported."""
+    """Return the command that runs `command` under a mode of this file; as it is where not supported."""
     if not is_supported():
         return list(command)
     # -I -S: no site-packages, no user settings; it starts in 20 ms instead of seconds.
@@ -201,6 +203,8 @@ def _prctl(option: int, value: int) -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     mode, *command = arguments
+    if mode == "attend":
+        return guard(os.getppid(), command)
     owner = int(os.environ[OWNER_VARIABLE])
     if mode == "follow":
         follow(owner, command)

@@ -27,10 +27,10 @@ from colmena.models import FailureInformation
 from colmena.models.methods import PythonMethod
 from colmena.queue.base import QueueRole
 from colmena.task_server.parsl import ParslTaskServer
-from parsl.executors import HighThroughputExecutor
 
 from fff.base.errors import CampaignError
 from fff.base.files import private_folder, refuse_links
+from fff.compute.batch import cancel_jobs
 from fff.compute.lifetime import (
     OWNER_VARIABLE,
     adopt_orphans,
@@ -38,6 +38,7 @@ from fff.compute.lifetime import (
     is_supported,
     kill_descendants,
 )
+from fff.compute.watching import PoolWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,17 +54,6 @@ _log = logging.getLogger(__name__)
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
-_PART_OF_A_LOG = 1_000_000
-
-# What the managers of Parsl's pools note and then live with; nothing is right afterwards.
-_TROUBLE = {
-    # It takes with it the lock of the queue that it waited at, which nothing ever opens again: another worker
-    # is started, and no worker gets a task any more. One that dies at work holds no lock.
-    b"was not busy when it died": "a worker died between two tasks and may have locked out the others",
-    # All that is left of them then waits for ever, or writes the same error a thousand times a second.
-    b"Exceptional ending for": "a part of its manager failed",
-    b"Failed to forward monitoring message": "a part of its manager failed",
-}
 
 
 class TaskServer(ParslTaskServer):
@@ -91,6 +81,7 @@ class TaskServer(ParslTaskServer):
             queues,
             site.parsl_config(run_dir),
         )
+        self._submits_jobs = site.submits_jobs
         self.queues: Queues = queues
         # A steering process that forgets to stop it still ends.
         self.daemon = True
@@ -128,12 +119,12 @@ class TaskServer(ParslTaskServer):
         Raises:
             CampaignError: If the workers of a pool are gone.
         """
-        read: dict[Path, int] = {}
+        watch = PoolWatch(parsl.dfk().executors, self.folder, submits_jobs=self._submits_jobs)
         next_look = time.monotonic()
         while True:
             # Also where one pool keeps this loop busy: another may be gone.
             if time.monotonic() >= next_look:
-                _check_pools(read)
+                watch.look()
                 next_look = time.monotonic() + _CHECK_EVERY_S
             try:
                 topic, task = self.queues.get_task(_CHECK_EVERY_S)
@@ -175,6 +166,9 @@ def start_server(
         raise RuntimeError(msg)
     # Parsl keeps there the keys that admit workers, and this process appends to files that lie there.
     refuse_links(private_folder(run_dir / "parsl"))
+    # Of a steering process that was killed; the workers of those that run would find nobody any more.
+    if cancelled := cancel_jobs(run_dir / "parsl"):
+        _log.warning("Jobs of a sitting before this one were cancelled: %s.", ", ".join(cancelled))
     server = TaskServer(methods, queues, site, run_dir)
     with warnings.catch_warnings():
         # The idle threads of numerical libraries count as threads too; the server never calls those.
@@ -184,10 +178,11 @@ def start_server(
     return server
 
 
-def stop_server(server: Process, queues: Queues, grace_s: float) -> bool:
+def stop_server(server: TaskServer, queues: Queues, grace_s: float) -> bool:
     """Ask the server to stop, give running tasks `grace_s` seconds to end, then kill what is left.
 
-    Their results can be received until then. Afterwards no process of the server is alive.
+    Their results can be received until then. Afterwards no process of the server is alive, and no job of its
+    is in a queue.
 
     Args:
         server: What `start_server` returned.
@@ -214,6 +209,8 @@ def stop_server(server: Process, queues: Queues, grace_s: float) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=_KILL_S)
+    # Parsl cancels its jobs when it closes in order; it may have been killed before that.
+    cancel_jobs(server.folder)
     return ended and server.exitcode == 0
 
 
@@ -222,42 +219,6 @@ def _descendants(server: Process) -> list[psutil.Process]:
         return list(psutil.Process(server.pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-
-
-def _check_pools(read: dict[Path, int]) -> None:
-    for label, executor in parsl.dfk().executors.items():
-        if not isinstance(executor, HighThroughputExecutor):
-            continue  # Parsl's own threads
-        interchange = executor.interchange_proc
-        lost = interchange is None or interchange.poll() is not None
-        if lost or executor.bad_state_is_set or any(b.terminal for b in executor.status_facade.values()):
-            msg = (
-                f"The workers of pool {label!r} are gone: {executor.executor_exception or 'no reason known'}"
-            )
-            raise CampaignError(msg, hint=f"See {executor.logdir}.")
-        if trouble := _trouble_noted(Path(executor.logdir), read):
-            msg = f"The workers of pool {label!r} cannot be relied on: {trouble}."
-            raise CampaignError(msg, hint=f"See {executor.logdir}.")
-
-
-def _trouble_noted(folder: Path, read: dict[Path, int]) -> str | None:
-    """Return what the managers of a pool have noted since the last look that makes it useless, or None.
-
-    Args:
-        folder: Where they note it.
-        read: Bytes of each of their files that were looked at; brought up to date.
-    """
-    longest = max(map(len, _TROUBLE))
-    for path in folder.glob("block-*/*/manager.log"):
-        with path.open("rb") as file:
-            # Begun a little earlier: what was looked at may have ended in the middle of such a line.
-            file.seek(max(0, read.get(path, 0) - longest))
-            noted = file.read(_PART_OF_A_LOG)
-            read[path] = file.tell()
-        for words, meaning in _TROUBLE.items():
-            if words in noted:
-                return meaning
-    return None
 
 
 @contextlib.contextmanager

@@ -1,36 +1,27 @@
 """Sites: the machines of the config as pools of worker slots, and as Parsl executors.
 
-A pool is one Parsl executor; its label is the pool's name. Here `laptop` and `workstation`, both one machine
-and started by the steering process itself. A batch system is one more function in `_MAKERS`: a provider and
-a launcher of Parsl in place of the local ones; `guard` works on any node that can see its owner.
+A pool is one Parsl executor; its label is the pool's name. Those of `laptop` and `workstation` are on this
+machine and made here; those of clusters are made in `batch`.
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fff.base.cores import THREAD_VARIABLES, cores_found
-from fff.base.errors import ConfigError
-from fff.compute.lifetime import wrap
+from fff.base.cores import cores_found
+from fff.config.site import BatchSite, LaptopSite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
 
-    from fff.config.site import LaptopSite, SiteSection, WorkstationSite
+    from fff.config.site import SiteSection, TaskGroup, WorkstationSite
 
-__all__ = ["ACCELERATED_KINDS", "CPU_KINDS", "Pool", "Site", "make_site"]
-
-ACCELERATED_KINDS = frozenset({"train", "train-baseline", "refit", "score", "choose", "evaluate"})
-"""Kinds of task that run models on many structures at once."""
-CPU_KINDS = frozenset({"dynamics", "calculate", "reference-dynamics"})
-"""Kinds of task that go one structure at a time."""
+__all__ = ["Pool", "Site", "make_site"]
 
 _LOOPBACK = "127.0.0.1"
 # How often a pool looks for workers that have died, and says that it lives.
@@ -40,12 +31,14 @@ _HEARTBEAT_S = 2
 _HEARTBEAT_THRESHOLD_S = 7 * 86_400
 # Parsl starts the workers on the first tick of this clock (5 s unless told), and looks after them on it.
 _STRATEGY_PERIOD_S = 0.2
-# All wake up on messages; this only bounds how fast an idle process turns its loop (10 ms unless told).
-_POLL_MS = 100
-# A pool keeps a socket in its folder for temporary files. The path of a socket has at most 107 characters,
-# 32 of which its name takes. Decided where the pool runs, since batch systems name that folder there.
-_SHORT_TMPDIR = 'if [ "${#TMPDIR}" -gt 75 ]; then export TMPDIR=/tmp; fi'
-_PARSL_HTEX = "parsl.executors.high_throughput"
+_LONGEST_STRATEGY_PERIOD_S = 10.0
+
+_KINDS_OF_GROUP: dict[TaskGroup, tuple[str, ...]] = {
+    "training": ("train", "train-baseline", "refit"),
+    "inference": ("score", "choose", "evaluate"),
+    "sampling": ("dynamics",),
+    "calculation": ("calculate", "reference-dynamics"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +46,16 @@ class Pool:
     """Workers of one kind.
 
     Attributes:
-        n_workers: How many; each runs one task at a time.
+        n_workers: How many at most; each runs one task at a time.
         n_threads: Threads that the numerical libraries of each worker may use.
-        accelerators: Device ids, one for each worker; empty for workers that must not see a device.
+        accelerators: Device of each worker of a node; empty for workers that must not see a device.
+        n_blocks: Jobs of a batch system that bring them, at most; 0 where they are on this machine.
     """
 
     n_workers: int
     n_threads: int = 1
     accelerators: tuple[str, ...] = ()
+    n_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,13 @@ class Site:
         name: The `kind` of the config section.
         specification: The pools by name.
         pool_of_kind: The pool of every kind of task.
+        batch: The section of a cluster; None where all is on this machine.
     """
 
     name: str
     specification: Mapping[str, Pool]
     pool_of_kind: Mapping[str, str]
+    batch: BatchSite | None = None
 
     @property
     def pools(self) -> dict[str, int]:
@@ -90,43 +87,57 @@ class Site:
         """
         return self.pool_of_kind[kind]
 
+    @property
+    def submits_jobs(self) -> bool:
+        """Whether workers come and go with jobs of a batch system that this site submits."""
+        return self.batch is not None and not self.batch.inside_allocation
+
     def parsl_config(self, run_dir: Path) -> Config:
         """Return the Parsl config of this site; Parsl's files go to the folder `parsl` of the run directory.
 
         Args:
             run_dir: The run directory.
+
+        Raises:
+            RunDirectoryError: If batch scripts cannot name the run directory.
         """
         from parsl.config import Config
 
+        period_s = _STRATEGY_PERIOD_S
+        if self.batch is not None and self.submits_jobs:
+            period_s = min(self.batch.poll_s, _LONGEST_STRATEGY_PERIOD_S)
         return Config(
-            executors=[_executor(name, pool) for name, pool in self.specification.items()],
+            executors=self._executors(run_dir),
             run_dir=str(run_dir / "parsl"),
             initialize_logging=False,
             retries=0,
-            strategy="none",
-            strategy_period=_STRATEGY_PERIOD_S,
+            strategy="simple" if self.submits_jobs else "none",
+            strategy_period=period_s,
             usage_tracking=0,
         )
 
+    def _executors(self, run_dir: Path) -> list[HighThroughputExecutor]:
+        if self.batch is None:
+            return [_executor(name, pool) for name, pool in self.specification.items()]
+        from fff.compute.batch import batch_executor, check_path
+
+        check_path(run_dir)
+        kinds = self.batch.kinds_of_node()
+        return [batch_executor(name, self.batch, nodes, run_dir) for name, nodes in kinds.items()]
+
 
 def make_site(section: SiteSection) -> Site:
-    """Return the site that a config section describes.
-
-    Raises:
-        ConfigError: If there is no site of that kind.
-    """
-    if section.kind not in _MAKERS:
-        msg = f"`site.kind` is {section.kind!r}; there are {', '.join(sorted(_MAKERS))}."
-        raise ConfigError(msg, key="site.kind", value=section.kind)
-    return _MAKERS[section.kind](section)
+    """Return the site that a config section describes."""
+    if isinstance(section, BatchSite):
+        return _cluster(section)
+    return _laptop(section) if isinstance(section, LaptopSite) else _workstation(section)
 
 
 def _laptop(section: LaptopSite) -> Site:
     cores = cores_found()
     n_workers = section.n_workers or cores
     pool = Pool(n_workers, max(1, cores // n_workers))
-    kinds = dict.fromkeys(ACCELERATED_KINDS | CPU_KINDS, "shared")
-    return Site(section.kind, {"shared": pool}, kinds)
+    return Site(section.kind, {"shared": pool}, _pools(dict.fromkeys(_KINDS_OF_GROUP, "shared")))
 
 
 def _workstation(section: WorkstationSite) -> Site:
@@ -136,24 +147,44 @@ def _workstation(section: WorkstationSite) -> Site:
     n_cpu = section.n_cpu_workers or max(1, cores - n_gpu)
     threads = max(1, cores // (n_gpu + n_cpu))
     pools = {"gpu": Pool(n_gpu, threads, devices), "cpu": Pool(n_cpu, threads)}
-    kinds = dict.fromkeys(ACCELERATED_KINDS, "gpu") | dict.fromkeys(CPU_KINDS, "cpu")
-    return Site(section.kind, pools, kinds)
+    groups: dict[TaskGroup, str] = {
+        "training": "gpu",
+        "inference": "gpu",
+        "sampling": "cpu",
+        "calculation": "cpu",
+    }
+    return Site(section.kind, pools, _pools(groups))
 
 
-_MAKERS: dict[str, Callable[..., Site]] = {"laptop": _laptop, "workstation": _workstation}
+def _cluster(section: BatchSite) -> Site:
+    pools = {
+        name: Pool(
+            nodes.n_slots,
+            nodes.cores_per_worker,
+            tuple(
+                str(i)
+                for i in range(nodes.accelerators_per_node)
+                for _ in range(nodes.workers_per_accelerator)
+            ),
+            0 if section.inside_allocation else nodes.max_blocks,
+        )
+        for name, nodes in section.kinds_of_node().items()
+    }
+    return Site(section.kind, pools, _pools(section.pool_of_group()), section)
+
+
+def _pools(groups: Mapping[TaskGroup, str]) -> dict[str, str]:
+    """Return the pool of every kind of task from that of its group."""
+    return {kind: groups[group] for group, kinds in _KINDS_OF_GROUP.items() for kind in kinds}
 
 
 def _executor(label: str, pool: Pool) -> HighThroughputExecutor:
     from parsl.executors import HighThroughputExecutor
-    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
     from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider
 
-    # As modules, not as the scripts on PATH: it works without an activated environment, and from byte code.
-    options = DEFAULT_LAUNCH_CMD.removeprefix("process_worker_pool.py ")
-    # -P: the folder that the user stands in, perhaps somebody else's run directory, must not provide modules.
-    workers = [sys.executable, "-P", "-m", f"{_PARSL_HTEX}.process_worker_pool"]
-    interchange = [sys.executable, "-P", "-m", f"{_PARSL_HTEX}.interchange"]
+    from fff.compute.launching import POLL_MS, interchange_command, set_up_lines, workers_command
+
     return HighThroughputExecutor(
         label=label,
         provider=LocalProvider(
@@ -161,10 +192,10 @@ def _executor(label: str, pool: Pool) -> HighThroughputExecutor:
             min_blocks=1,
             max_blocks=1,
             launcher=SimpleLauncher(),
-            worker_init=_environment(pool),
+            worker_init="\n".join(set_up_lines(pool.n_threads, has_devices=bool(pool.accelerators))),
         ),
-        launch_cmd=f"exec {_shell(wrap('guard', workers))} {options}",
-        interchange_launch_cmd=wrap("follow", interchange),
+        launch_cmd=workers_command("guard"),
+        interchange_launch_cmd=interchange_command(),
         address=_LOOPBACK,
         loopback_address=_LOOPBACK,
         # Parsl counts the cores of the whole machine; how many workers there are is decided above.
@@ -173,21 +204,6 @@ def _executor(label: str, pool: Pool) -> HighThroughputExecutor:
         available_accelerators=list(pool.accelerators),
         heartbeat_period=_HEARTBEAT_S,
         heartbeat_threshold=_HEARTBEAT_THRESHOLD_S,
-        poll_period=_POLL_MS,
+        poll_period=POLL_MS,
         encrypted=True,
     )
-
-
-def _environment(pool: Pool) -> str:
-    variables = dict.fromkeys(THREAD_VARIABLES, str(pool.n_threads))
-    if not pool.accelerators:
-        # Each worker would open the first device for itself. Parsl sets this for workers that have one.
-        variables["CUDA_VISIBLE_DEVICES"] = ""
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    # Libraries may come from the current folder too: one that torch brings along looks there for CUDA's.
-    return "\n".join(["cd /", _SHORT_TMPDIR, *exports])
-
-
-def _shell(command: Sequence[str]) -> str:
-    # Parsl formats the launch command, so braces in a path must be doubled.
-    return shlex.join(command).replace("{", "{{").replace("}", "}}")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fff.base.durations import seconds
 from fff.base.errors import ConfigError
+from fff.base.launch_line import check_launch_line
 from fff.config.section import PositiveInt, Section, TextList
 
 __all__ = [
@@ -39,11 +40,20 @@ class _AnySite(Section):
     mpi_launch: _Line | None = Field(
         None,
         description=(
-            "Command that starts the ranks of an external code, put before the code's own; {ranks}, {nodes} "
-            "and {hosts} are filled in, as in `mpiexec -n {ranks}` or `srun --nodes={nodes} --ntasks={ranks} "
-            "--nodelist={hosts}`; null: codes are started alone."
+            "Command that starts the ranks of an external code, put before the code's own; {ranks}, {nodes}, "
+            "{hosts} and {hosts_and_ranks} are filled in, as in `mpiexec -n {ranks}` or `srun --nodes={nodes} "
+            "--ntasks={ranks} --nodelist={hosts}`; null: codes are started alone."
         ),
     )
+
+    def check(self) -> None:
+        """Check the launch line's placeholders.
+
+        Raises:
+            ConfigError: If one is unknown.
+        """
+        if self.mpi_launch is not None:
+            check_launch_line(self.mpi_launch)
 
 
 class LaptopSite(_AnySite):
@@ -94,8 +104,9 @@ class WorkstationSite(_AnySite):
         """Check what concerns several keys.
 
         Raises:
-            ConfigError: If accelerators are named and another number of them is given.
+            ConfigError: If accelerators are named and another number of them is given, or as above.
         """
+        super().check()
         named = len(self.accelerators)
         if named and self.n_gpus not in (0, named):
             msg = f"`site.n_gpus` is {self.n_gpus}, but `site.accelerators` names {named}."
@@ -262,6 +273,7 @@ class PbsNodes(NodesSection):
 class BatchSite(_AnySite):
     """Nodes of a batch system, of one kind or several."""
 
+    kind: Literal["slurm", "pbs"] = Field(description="Which batch system.")
     inside_allocation: bool = Field(
         False,
         description=(
@@ -295,6 +307,7 @@ class BatchSite(_AnySite):
         Raises:
             ConfigError: If keys contradict each other, or a task has no kind of node, or several.
         """
+        super().check()
         for name, nodes in self.kinds_of_node().items():
             nodes.check_as(f"site.nodes.{name}")
             if nodes.across_nodes and self.mpi_launch is None:

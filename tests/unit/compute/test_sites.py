@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
-from fff.base.errors import ConfigError
 from fff.compute import sites
-from fff.compute.sites import ACCELERATED_KINDS, CPU_KINDS, Pool, cores_found, make_site
-from fff.config.site import LaptopSite, WorkstationSite
+from fff.compute.sites import Pool, cores_found, make_site
+from fff.compute.tasks import FUNCTIONS
+from fff.config.site import LaptopSite, SlurmSite, WorkstationSite
+
+CPU_KINDS = {"dynamics", "calculate", "reference-dynamics"}
 
 
 @pytest.fixture(params=[1, 2, 8])
@@ -25,7 +27,7 @@ def test_the_cores_found_are_those_this_process_may_use():
 def test_a_laptop_is_one_pool_with_a_worker_per_core(cores):
     site = make_site(LaptopSite(kind="laptop"))
     assert site.pools == {"shared": cores}
-    assert {site.pool_of(kind) for kind in ACCELERATED_KINDS | CPU_KINDS} == {"shared"}
+    assert {site.pool_of(kind) for kind in FUNCTIONS} == {"shared"}
     assert site.specification["shared"].n_threads == 1
 
 
@@ -51,7 +53,7 @@ def test_a_workstation_pins_accelerators_and_gives_the_rest_to_cpu_workers(monke
     site = make_site(WorkstationSite(kind="workstation", **keys))
     assert site.pools == pools
     assert site.specification["gpu"].accelerators == devices
-    assert {site.pool_of(kind) for kind in ACCELERATED_KINDS} == {"gpu"}
+    assert {site.pool_of(kind) for kind in FUNCTIONS.keys() - CPU_KINDS} == {"gpu"}
     assert {site.pool_of(kind) for kind in CPU_KINDS} == {"cpu"}
 
 
@@ -66,10 +68,21 @@ def test_an_unknown_kind_of_task_has_no_pool():
         make_site(LaptopSite(kind="laptop")).pool_of("cooking")
 
 
-def test_an_unknown_site_is_refused_with_those_there_are():
-    section = LaptopSite(kind="laptop").model_copy(update={"kind": "moon"})
-    with pytest.raises(ConfigError, match="laptop, workstation"):
-        make_site(section)
+def test_workers_may_share_an_accelerator(monkeypatch):
+    monkeypatch.setattr(sites, "cores_found", lambda: 8)
+    site = make_site(WorkstationSite(kind="workstation", n_gpus=2, workers_per_accelerator=2))
+    assert site.specification["gpu"] == Pool(4, 1, ("0", "0", "1", "1"))
+
+
+def test_a_cluster_has_a_pool_for_each_kind_of_node():
+    nodes = {
+        "gpu": {"tasks": ["training", "inference"], "accelerators_per_node": 2, "workers_per_accelerator": 2},
+        "cpu": {"max_blocks": 3, "nodes_per_block": 2, "workers_per_node": 4, "cores_per_worker": 8},
+    }
+    site = make_site(SlurmSite.model_validate({"kind": "slurm", "nodes": nodes}))
+    assert site.submits_jobs
+    assert site.specification == {"gpu": Pool(4, 1, ("0", "0", "1", "1"), 1), "cpu": Pool(24, 8, (), 3)}
+    assert {kind for kind in FUNCTIONS if site.pool_of(kind) == "cpu"} == CPU_KINDS
 
 
 def test_the_parsl_config_keeps_the_rules(tmp_path):

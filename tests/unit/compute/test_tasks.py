@@ -438,7 +438,7 @@ def test_a_label_is_written_and_an_audit_compares_it_with_the_driving_model(run)
     frame = Frame(label.atoms, label.energy_eV - 0.4, label.forces_eV_per_A + 0.1)
     FrameStore(run / "frames").write("dynamics", [frame])
     args = {"frame": "dynamics:0", "source": "audit", "energy_shifts_eV": {"29": 0.05}}
-    settings = {"reference": CONFIG["reference"]}
+    settings = {"reference": CONFIG["reference"], "mpi_launch": None}
     values = done(tasks.calculate(call(run, args, **settings)))
     (found,) = labels_from_bytes((run / values["file"]).read_bytes())
     assert found.energy_eV == pytest.approx(label.energy_eV, abs=1e-10)
@@ -522,7 +522,7 @@ def test_what_is_no_label_of_this_structure_is_calculated_anew(run, written, mon
 
 def test_reference_dynamics_give_labels_of_one_segment(run):
     args = {"frame": "start:0", "temperature_K": 300.0, "n_frames": 2, "seed": 1}
-    settings = {"reference": CONFIG["reference"], "test": CONFIG["test"]}
+    settings = {"reference": CONFIG["reference"], "test": CONFIG["test"], "mpi_launch": None}
     values = done(tasks.reference_dynamics(call(run, args, request="testset-0000", **settings)))
     assert values == {"file": "test/testset-0000.npz", "n_frames": 2}
     labels = labels_from_bytes((run / values["file"]).read_bytes())
@@ -619,6 +619,7 @@ def test_a_worker_keeps_the_models_it_used_last(run, members):
 
 
 def test_every_kind_of_request_has_its_function():
-    from fff.compute.sites import ACCELERATED_KINDS, CPU_KINDS
+    from fff.compute.sites import make_site
+    from fff.config.site import LaptopSite
 
-    assert set(tasks.FUNCTIONS) == ACCELERATED_KINDS | CPU_KINDS
+    assert set(tasks.FUNCTIONS) == set(make_site(LaptopSite(kind="laptop")).pool_of_kind)

@@ -1,0 +1,381 @@
+"""Batch systems: kinds of node as Parsl executors whose blocks are jobs of Slurm or PBS.
+
+Parsl's providers write the job scripts, submit them and ask for their state. What is added here: scripts in
+which a set-up line that fails ends the job, workers that leave no process behind on their node, accelerators
+by the numbers that the batch system gave, and a ledger of jobs, so that none stays in the queue after a
+steering process that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parsl.executors import HighThroughputExecutor
+from parsl.launchers import MpiExecLauncher, SimpleLauncher
+from parsl.launchers.base import Launcher
+from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider
+
+from fff.base.errors import RunDirectoryError
+from fff.base.redaction import redact
+from fff.compute.launching import POLL_MS, interchange_command, set_up_lines, workers_command
+from fff.config.site import BatchSite, PbsNodes, SlurmNodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fff.config.site import NodesSection
+
+__all__ = ["LEDGER", "batch_executor", "batch_scripts", "cancel_jobs", "check_path", "try_script"]
+
+LEDGER = "jobs.jsonl"
+"""File in the folder `parsl` that names the jobs that were submitted, until they are over for certain."""
+
+_COMMAND_TIMEOUT_S = 120
+_CANCEL = {"slurm": ["scancel"], "pbs": ["qdel"]}
+_PLAIN = re.compile(r"[\w@%+=:,./-]+")
+
+_log = logging.getLogger(__name__)
+
+
+class _SrunLauncher(Launcher):
+    """Starts the workers on each node of a block, one pool of workers on a node.
+
+    Parsl's own writes the command to a file that two pools in one allocation share.
+    """
+
+    def __init__(self, cores_per_node: int, options: str = "") -> None:
+        super().__init__()
+        self._cores = cores_per_node
+        self._options = options
+
+    def __call__(self, command: str, tasks_per_node: int, nodes_per_block: int, script_dir: str = "") -> str:
+        """Return the command that runs `command` on every node."""
+        del script_dir
+        # Without --wait=0 and --kill-on-bad-exit=0 one node that ends would take the others with it.
+        return (
+            f"exec srun --nodes={nodes_per_block} --ntasks={nodes_per_block * tasks_per_node} "
+            f"--ntasks-per-node={tasks_per_node} --cpus-per-task={self._cores} --export=ALL --wait=0 "
+            f"--kill-on-bad-exit=0{self._options} bash -c {shlex.quote(command)}"
+        )
+
+
+class _SlurmBlocks(SlurmProvider):
+    """Parsl's provider, with a ledger and its own pace; jobs that Slurm has forgotten have ended."""
+
+    ledger: Path | None = None
+    poll_s = 30.0
+
+    @property
+    def status_polling_interval(self) -> float:  # type: ignore[override] # Parsl adds it to a time
+        """Seconds between two questions to the batch system."""
+        return self.poll_s
+
+    def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:
+        """Run a command of the batch system, and return exit code, output and messages."""
+        code, out, err = super().execute_wait(cmd, timeout)
+        # squeue fails on a single job that it has forgotten, and Parsl would take it to be there for ever.
+        return (0, out, err) if code and "Invalid job id" in err else (code, out, err)
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> str:
+        """Submit a block, note it in the ledger, and return its job's id."""
+        job_id = super().submit(command, tasks_per_node, _job_name(job_name))
+        _note(self.ledger, "slurm", job_id)
+        return job_id
+
+
+class _PbsBlocks(PBSProProvider):
+    """Parsl's provider, with a ledger and a pace of its own."""
+
+    ledger: Path | None = None
+    poll_s = 30.0
+
+    @property
+    def status_polling_interval(self) -> float:  # type: ignore[override] # Parsl adds it to a time
+        """Seconds between two questions to the batch system."""
+        return self.poll_s
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> str | None:
+        """Submit a block, note it in the ledger, and return its job's id."""
+        job_id: str | None = super().submit(command, tasks_per_node, _job_name(job_name))
+        _note(self.ledger, "pbs", job_id)
+        return job_id
+
+
+def _job_name(name: str) -> str:
+    """Return what users see in the queue: `fff.cpu.block-0` and the time of submission."""
+    return name.replace("parsl.", "fff.", 1)
+
+
+def _note(ledger: Path | None, kind: str, job_id: str | None) -> None:
+    if ledger is not None and job_id:
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "job": job_id, "submitted": time.time()}) + "\n")
+
+
+def cancel_jobs(folder: Path) -> list[str]:
+    """Cancel the jobs that the ledger of a folder names, and return their ids; those that have ended pass.
+
+    Args:
+        folder: The folder `parsl` of the run directory.
+    """
+    ledger = folder / LEDGER
+    with contextlib.suppress(FileNotFoundError):
+        lines = ledger.read_text(encoding="utf-8").splitlines()
+        jobs: dict[str, list[str]] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                jobs.setdefault(entry["kind"], []).append(str(entry["job"]))
+        for kind, ids in jobs.items():
+            _cancel(kind, ids)
+        ledger.unlink()
+        return [job for ids in jobs.values() for job in ids]
+    return []
+
+
+def _cancel(kind: str, ids: Sequence[str]) -> None:
+    command = [*_CANCEL.get(kind, []), *ids]
+    if not _CANCEL.get(kind) or shutil.which(command[0]) is None:
+        _log.warning("Jobs %s may be in the queue still: there is no %s here.", ", ".join(ids), command[0])
+        return
+    try:
+        subprocess.run(command, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _log.warning("Jobs %s could not be cancelled: %s", ", ".join(ids), error)
+
+
+def check_path(run_dir: Path) -> None:
+    """Check that batch scripts can name the run directory.
+
+    Raises:
+        RunDirectoryError: If a shell would not read its path as one word; Parsl quotes none.
+    """
+    if not _PLAIN.fullmatch(str(run_dir)):
+        msg = f"The run directory {run_dir} has a name that batch scripts cannot hold."
+        hint = "Choose another with --run-dir: letters, digits and _ - . , : = + @ % only, and no blanks."
+        raise RunDirectoryError(msg, hint=hint, path=str(run_dir))
+
+
+def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> HighThroughputExecutor:
+    """Return the Parsl executor of one kind of node; its blocks are submitted when it is started.
+
+    Args:
+        name: Name of the kind of node; the label of the executor.
+        site: The site.
+        nodes: The kind of node.
+        run_dir: The run directory.
+    """
+    devices = nodes.accelerators_per_node
+    heartbeat_s = max(1, int(site.heartbeat_s / 4))
+    named = {"devices": _given_devices(devices, nodes.workers_per_accelerator)} if devices else {}
+    return HighThroughputExecutor(
+        label=name,
+        provider=_provider(site, nodes, run_dir),
+        launch_cmd=workers_command("attend", **named),
+        interchange_launch_cmd=interchange_command(),
+        address=site.address,
+        # Parsl counts the cores of the whole node; how many workers there are is decided by the config.
+        cores_per_worker=1e-6,
+        max_workers_per_node=nodes.nodes_per_block if nodes.across_nodes else nodes.n_workers_per_node,
+        available_accelerators=[str(i) for i in range(devices) for _ in range(nodes.workers_per_accelerator)],
+        heartbeat_period=heartbeat_s,
+        heartbeat_threshold=int(site.heartbeat_s),
+        # Inside an allocation it is the campaign that stops in time.
+        drain_period=None if site.inside_allocation else nodes.drain_after_s,
+        poll_period=POLL_MS,
+        # Blocks come and go; when too many fail the task server says so itself.
+        block_error_handler=False,
+        encrypted=True,
+    )
+
+
+def _given_devices(n: int, workers_each: int) -> str:
+    """Return the shell words that name the device of each worker, as the batch system numbers them."""
+    numbers = ",".join(map(str, range(n)))
+    repeated = " ".join(["$device"] * workers_each)
+    return (
+        f"$(for device in $(echo ${{CUDA_VISIBLE_DEVICES:-{numbers}}} | tr , ' '); do echo {repeated}; done)"
+    )
+
+
+def _provider(site: BatchSite, nodes: NodesSection, run_dir: Path) -> Any:
+    set_up = "\n".join(_set_up(nodes))
+    if site.inside_allocation:
+        return LocalProvider(
+            nodes_per_block=nodes.nodes_per_block,
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            launcher=_launcher(site, nodes),
+            worker_init=set_up,
+            cmd_timeout=_COMMAND_TIMEOUT_S,
+        )
+    common: dict[str, Any] = {
+        "nodes_per_block": nodes.nodes_per_block,
+        "init_blocks": max(nodes.min_blocks, 1),
+        "min_blocks": nodes.min_blocks,
+        "max_blocks": nodes.max_blocks,
+        "walltime": _clock(nodes.walltime_s),
+        "account": nodes.account,
+        "worker_init": set_up,
+        "launcher": _launcher(site, nodes),
+        "cmd_timeout": _COMMAND_TIMEOUT_S,
+    }
+    provider: Any
+    if isinstance(nodes, SlurmNodes):
+        provider = _SlurmBlocks(
+            **common,
+            partition=nodes.partition,
+            qos=nodes.qos,
+            constraint=nodes.constraint,
+            exclusive=nodes.exclusive,
+            cores_per_node=nodes.cores_per_node,
+            mem_per_node=nodes.memory_per_node_GB,
+            gpus_per_node=nodes.accelerators_per_node or None,
+            scheduler_options="\n".join(f"#SBATCH {line}" for line in nodes.options),
+        )
+    else:
+        provider = _PbsBlocks(
+            **common,
+            queue=nodes.queue if isinstance(nodes, PbsNodes) else None,
+            cpus_per_node=nodes.cores_per_node,
+            select_options=_select_options(nodes),
+            # The environment goes along, as it does with Slurm.
+            scheduler_options="\n".join(["#PBS -V", *(f"#PBS {line}" for line in nodes.options)]),
+        )
+    provider.poll_s = site.poll_s
+    provider.ledger = run_dir / "parsl" / LEDGER
+    return provider
+
+
+def _select_options(nodes: NodesSection) -> str:
+    wanted = []
+    if nodes.memory_per_node_GB:
+        wanted.append(f"mem={nodes.memory_per_node_GB}gb")
+    if nodes.accelerators_per_node:
+        wanted.append(f"ngpus={nodes.accelerators_per_node}")
+    return ":".join(wanted)
+
+
+def _launcher(site: BatchSite, nodes: NodesSection) -> Launcher:
+    kind = nodes.launcher or _suitable_launcher(site, nodes)
+    if kind == "srun":
+        # Inside one allocation each kind of node takes its part only.
+        return _SrunLauncher(nodes.cores_per_node, " --exact" if site.inside_allocation else "")
+    if kind == "mpiexec":
+        return MpiExecLauncher()
+    return SimpleLauncher()
+
+
+def _suitable_launcher(site: BatchSite, nodes: NodesSection) -> str:
+    n_nodes = nodes.nodes_per_block
+    if site.inside_allocation:
+        n_nodes = sum(kind.nodes_per_block for kind in site.kinds_of_node().values())
+    if nodes.across_nodes or n_nodes == 1:
+        return "single"
+    return "srun" if isinstance(nodes, SlurmNodes) else "mpiexec"
+
+
+def _set_up(nodes: NodesSection) -> list[str]:
+    lines = [
+        f"{line} || {{ echo {shlex.quote(f'fff: this line of set_up failed: {line}')} >&2; exit 1; }}"
+        for line in nodes.set_up
+    ]
+    if nodes.across_nodes:
+        lines += _slots(nodes)
+    return lines + set_up_lines(nodes.cores_per_worker, has_devices=nodes.accelerators_per_node > 0)
+
+
+def _slots(nodes: NodesSection) -> list[str]:
+    """Return the lines that tell workers which hosts calculations may run on."""
+    hosts = (
+        'scontrol show hostnames "$SLURM_JOB_NODELIST"'
+        if isinstance(nodes, SlurmNodes)
+        else 'sort -u "$PBS_NODEFILE"'
+    )
+    return [
+        f"export FFF_SLOT_HOSTS=$({hosts} | head -n {nodes.nodes_per_block} | paste -sd,)",
+        f"export FFF_SLOT_CORES={nodes.cores_per_worker}",
+        'export FFF_SLOT_LEASES=$(mktemp -d "${TMPDIR:-/tmp}/fff-slots-XXXXXX")',
+    ]
+
+
+def _clock(total_s: int) -> str:
+    hours, rest = divmod(total_s, 3600)
+    return f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def batch_scripts(site: BatchSite, run_dir: Path) -> dict[str, str]:
+    """Return the script of a block of each kind of node, as it would be submitted; nothing is.
+
+    Inside an allocation it is what would be started there.
+
+    Raises:
+        RunDirectoryError: If batch scripts cannot name the run directory.
+    """
+    check_path(run_dir)
+    return {name: _script(name, site, nodes, run_dir) for name, nodes in site.kinds_of_node().items()}
+
+
+def _script(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> str:
+    executor: Any = batch_executor(name, site, nodes, run_dir)
+    executor.run_dir = str(run_dir / "parsl" / "000")
+    executor.cert_dir = f"{executor.logdir}/certificates"
+    executor.logconf_path = None
+    executor.worker_port = 0
+    executor.initialize_scaling()
+    command = executor._get_launch_command("0")
+    provider = executor.provider
+    if isinstance(provider, LocalProvider):
+        return f"{provider.worker_init}\n{provider.launcher(command, 1, nodes.nodes_per_block)}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        provider.script_dir, provider.ledger = folder, None
+        provider.execute_wait = _not_submitted  # this provider is thrown away
+        provider.submit(command, 1, f"parsl.{name}.block-0")
+        (script,) = (path for path in Path(folder).iterdir() if not path.suffix.startswith(".std"))
+        text = script.read_text(encoding="utf-8")
+        text = text.replace(folder, str(run_dir / "parsl" / "000" / "submit_scripts"))
+    return re.sub(r"(fff\.[\w-]+\.block-0)\.[\d.]+", r"\1", text)
+
+
+def _not_submitted(_cmd: str, _timeout: int | None = None) -> tuple[int, str, str]:
+    return 0, "Submitted batch job 0", ""
+
+
+def try_script(kind: str, script: str, run: Callable[..., Any] = subprocess.run) -> tuple[bool, str]:
+    """Return whether the batch system would take a script, which it does not run, and its words.
+
+    Only Slurm can do so.
+
+    Args:
+        kind: Kind of the site.
+        script: The script.
+        run: Runs a command, as `subprocess.run` does.
+
+    Raises:
+        OSError: If there is no such command.
+    """
+    if kind != "slurm":
+        msg = "PBS cannot judge a script without running it"
+        raise FileNotFoundError(msg)
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        ended = run(
+            ["sbatch", "--test-only", file.name],
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    return ended.returncode == 0, redact(" ".join(f"{ended.stdout} {ended.stderr}".split()))

@@ -1,0 +1,175 @@
+"""Looks after pools of workers: what makes one useless, and how many workers it has."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zmq
+from parsl.errors import ParslError
+from parsl.executors import HighThroughputExecutor
+from parsl.jobs.states import JobState
+
+from fff.base.errors import CampaignError
+from fff.base.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from parsl.jobs.states import JobStatus
+
+__all__ = ["POOLS", "PoolWatch"]
+
+POOLS = "pools.json"
+"""File in the folder `parsl` that says how many workers, and jobs, each pool has."""
+
+MOST_FAILED_BLOCKS = 3
+"""Blocks in a row that end before a worker of theirs was there, after which a pool is given up."""
+
+_TELL_EVERY_S = 2.0
+_PART_OF_A_LOG = 1_000_000
+_LAST_WORDS = 400
+
+# What the managers of Parsl's pools note and then live with; nothing is right afterwards.
+_TROUBLE = {
+    # It takes with it the lock of the queue that it waited at, which nothing ever opens again: another worker
+    # is started, and no worker gets a task any more. One that dies at work holds no lock.
+    b"was not busy when it died": "a worker died between two tasks and may have locked out the others",
+    # All that is left of them then waits for ever, or writes the same error a thousand times a second.
+    b"Exceptional ending for": "a part of its manager failed",
+    b"Failed to forward monitoring message": "a part of its manager failed",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class PoolWatch:
+    """Looks at the pools now and then, and tells in `pools.json` how many workers each has.
+
+    Args:
+        executors: The pools by name.
+        folder: The folder `parsl` of the run directory.
+        submits_jobs: Whether blocks come and go with jobs of a batch system. One that ends is then nothing to
+            worry about; what ran there is lost, and asked for again.
+    """
+
+    def __init__(self, executors: Mapping[str, Any], folder: Path, *, submits_jobs: bool) -> None:
+        self._executors = {
+            label: executor
+            for label, executor in executors.items()
+            if isinstance(executor, HighThroughputExecutor)  # not Parsl's own threads
+        }
+        self._folder = folder
+        self._submits_jobs = submits_jobs
+        self._read: dict[Path, int] = {}
+        self._given_up: set[str] = set()
+        # Its questions to the interchanges wait for answers, which nobody else should.
+        threading.Thread(target=self._tell_always, name="pools", daemon=True).start()
+
+    def look(self) -> None:
+        """Check that every pool can be used.
+
+        Raises:
+            CampaignError: If one cannot.
+        """
+        for label, executor in self._executors.items():
+            interchange = executor.interchange_proc
+            if interchange is None or interchange.poll() is not None or executor.bad_state_is_set:
+                raise _gone(label, executor, str(executor.executor_exception or "no reason known"))
+            blocks = dict(executor.status_facade)
+            if self._submits_jobs:
+                self._check_blocks(label, executor, blocks)
+            elif any(status.terminal for status in blocks.values()):
+                raise _gone(label, executor, "no reason known")
+            for block, trouble in self._trouble_noted(Path(executor.logdir)):
+                self._give_up(label, executor, block, trouble)
+
+    def _check_blocks(
+        self, label: str, executor: HighThroughputExecutor, blocks: Mapping[str, JobStatus]
+    ) -> None:
+        """Give a pool up whose last blocks have all ended before a worker of theirs was there."""
+        ended = [blocks[name] for name in sorted(blocks, key=int) if blocks[name].terminal]
+        last = [status for status in ended if status.state != JobState.SCALED_IN][-MOST_FAILED_BLOCKS:]
+        if len(last) < MOST_FAILED_BLOCKS or any(status.state != JobState.MISSING for status in last):
+            return
+        msg = (
+            f"The last {len(last)} jobs of pool {label!r} ended before a worker was there: "
+            f"{_last_words(last[-1])}"
+        )
+        hint = (
+            f"Look at `site.nodes.{label}` and at the output of the jobs in "
+            f"{executor.run_dir}/submit_scripts; `fff check` has the batch system judge a script."
+        )
+        raise CampaignError(msg, hint=hint)
+
+    def _give_up(self, label: str, executor: HighThroughputExecutor, block: str, trouble: str) -> None:
+        """Let a block go whose manager is not sound; on this machine that is the whole pool."""
+        if not self._submits_jobs:
+            msg = f"The workers of pool {label!r} cannot be relied on: {trouble}."
+            raise CampaignError(msg, hint=f"See {executor.logdir}.")
+        job = executor.blocks_to_job_id.get(block)
+        if job is None or job in self._given_up:
+            return
+        self._given_up.add(job)
+        _log.warning("Job %s of pool %s is cancelled: %s.", job, label, trouble)
+        assert executor.provider is not None  # noqa: S101 - for the type checker
+        executor.provider.cancel([job])
+
+    def _trouble_noted(self, folder: Path) -> list[tuple[str, str]]:
+        """Return the blocks whose managers have noted since the last look that they are useless, and why."""
+        longest = max(map(len, _TROUBLE))
+        found = []
+        for path in folder.glob("block-*/*/manager.log"):
+            with path.open("rb") as file:
+                # Begun a little earlier: what was looked at may have ended in the middle of such a line.
+                file.seek(max(0, self._read.get(path, 0) - longest))
+                noted = file.read(_PART_OF_A_LOG)
+                self._read[path] = file.tell()
+            for words, meaning in _TROUBLE.items():
+                if words in noted:
+                    found.append((path.parts[-3].removeprefix("block-"), meaning))
+                    break
+        return found
+
+    def _tell_always(self) -> None:
+        told: dict[str, Any] = {}
+        while True:
+            try:
+                pools = {label: _describe(executor) for label, executor in self._executors.items()}
+                if pools != told:
+                    write_json(self._folder / POOLS, {"schema_version": 1, "pools": pools}, sync=False)
+                    told = pools
+            except (OSError, ParslError, zmq.ZMQError) as error:
+                # The server closes, or looks itself and finds what is wrong.
+                _log.info("How many workers there are cannot be told: %s", error)
+            time.sleep(_TELL_EVERY_S)
+
+
+def _describe(executor: HighThroughputExecutor) -> dict[str, Any]:
+    """Return how many workers and jobs a pool has, JSON-able."""
+    managers = [manager for manager in executor.connected_managers() if manager["active"]]
+    states = [status.state for status in dict(executor.status_facade).values()]
+    return {
+        "workers": sum(manager["worker_count"] for manager in managers),
+        "busy": sum(min(manager["tasks"], manager["worker_count"]) for manager in managers),
+        "nodes": len(managers),
+        "jobs_running": states.count(JobState.RUNNING),
+        "jobs_waiting": states.count(JobState.PENDING) + states.count(JobState.HELD),
+    }
+
+
+def _gone(label: str, executor: HighThroughputExecutor, why: str) -> CampaignError:
+    return CampaignError(f"The workers of pool {label!r} are gone: {why}", hint=f"See {executor.logdir}.")
+
+
+def _last_words(status: JobStatus) -> str:
+    """Return what a job, or the batch system about it, said last, on one line."""
+    # What Parsl says of one that never was there is what this error says already.
+    message = "" if status.state == JobState.MISSING and status.stderr_path else status.message or ""
+    said = [message, status.stderr_summary or "", status.stdout_summary or ""]
+    text = re.sub(r"\s+", " ", " ".join(part for part in said if part)).strip()
+    return text[-_LAST_WORDS:] or "it said nothing."
