@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import threading
 import time
 
 import pytest
 from colmena.exceptions import KillSignalException, TimeoutException
-from colmena.queue.redis import RedisQueues
 
 from fff.compute.queues import LocalQueues
+from fff.compute.redis_queues import RedisQueues
+from tests.support.redis_server import started_redis
 
 TOPICS = ["train", "sample", "select", "calculate"]
 MEGABYTE = 1_000_000
 
 
 @pytest.fixture
-def redis_port(tmp_path):
-    executable = shutil.which("redis-server")
-    if executable is None:
-        pytest.skip("no redis-server on PATH")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [executable, "--port", str(port), "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield port
-        server.terminate()
+def redis_server(tmp_path, monkeypatch):
+    server = started_redis(tmp_path, monkeypatch)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -45,10 +30,11 @@ def queues(request):
         yield made
         made.close()
     else:
-        port = request.getfixturevalue("redis_port")
-        made = RedisQueues(TOPICS, port=port, serialization_method="pickle", keep_inputs=False)
+        server = request.getfixturevalue("redis_server")
+        made = RedisQueues(server.connect_to, "fff:test:", TOPICS)
         yield made
-        made.disconnect()
+        made.close()
+        assert server.key_names() == set()
 
 
 def serve_one(queues, value=None):
