@@ -11,12 +11,14 @@ The tree::
     │   └── LogDamagedError                  events.jsonl is damaged in the middle
     ├── PortError (OSError)                  the page cannot be served on that port
     ├── CampaignError (RuntimeError)         the campaign cannot go on
+    ├── StoreLostError (ConnectionError)     a worker cannot get what the store holds; the task is asked again
     ├── TrainingError (RuntimeError)         a training gave no usable model
     └── ReferenceFailure (RuntimeError)      a reference calculation gave no label
         ├── NotConvergedError                the structure's own: not retried, set aside
         ├── ReferenceSetupError              the set-up's: executable missing, bad option
         ├── TimeLimitError (TimeoutError)    may be retried
         ├── ReferenceLostError               its process died; may be retried
+        ├── SlotsTakenError                  its slots did not become free; may be retried
         └── NoSpaceError                     the disk's: full, or a quota used up
 
 Each carries a `hint` that the command line prints, keeps its context as fields, and survives pickling.
@@ -40,6 +42,8 @@ __all__ = [
     "ReferenceLostError",
     "ReferenceSetupError",
     "RunDirectoryError",
+    "SlotsTakenError",
+    "StoreLostError",
     "StructureError",
     "TimeLimitError",
     "TrainingError",
@@ -110,6 +114,16 @@ class CampaignError(FffError, RuntimeError):
     """The campaign cannot go on."""
 
 
+class StoreLostError(FffError, ConnectionError):
+    """A worker cannot get what the store holds: no fault of the task, which is asked for again."""
+
+    failure_class: ClassVar[str] = "lost"
+
+    def __str__(self) -> str:
+        """The message alone; OSError would print its argument tuple."""
+        return self.message
+
+
 class TrainingError(FffError, RuntimeError):
     """A training gave no usable model."""
 
@@ -145,6 +159,12 @@ class TimeLimitError(ReferenceFailure, TimeoutError):
 
 class ReferenceLostError(ReferenceFailure):
     """The process that calculated died: killed, out of memory, or crashed. Context: `exit_code`."""
+
+    failure_class = "retry"
+
+
+class SlotsTakenError(ReferenceFailure):
+    """The slots of a calculation over several nodes did not become free in time."""
 
     failure_class = "retry"
 

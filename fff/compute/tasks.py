@@ -32,6 +32,7 @@ from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
 from fff.base.redaction import redact
 from fff.data.accuracy import force_accuracy
+from fff.compute.hosts import leased
 from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
 from fff.data.packing import UNPACKABLE, labels_from_bytes, labels_to_bytes
@@ -572,7 +573,8 @@ def calculate(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]:
     file = call.path("tasks", f"{call.request}.npz")
     label = _calculated_before(file, frame)
     if label is None:
-        label = _reference(call).calculate(frame.atoms, call.request)
+        with leased(call.slots, call.settings["mpi_launch"]) as launch:
+            label = _reference(call).calculate(frame.atoms, call.request, launch)
         write_bytes(file, labels_to_bytes([label]))
     values = {"file": str(file.relative_to(call.run_dir)), "wall_s": round(label.wall_s, 4)}
     if call.args["source"] == "audit":
@@ -602,17 +604,18 @@ def reference_dynamics(call: Call, _parcels: Sequence[Parcel]) -> dict[str, Any]
     from fff.sampling import reference_dynamics as run
 
     test = call.settings["test"]
-    labels = run(
-        call.frames.read(call.args["frame"]).atoms,
-        _reference(call).ase_calculator(call.request),
-        temperature_K=call.args["temperature_K"],
-        n_frames=call.args["n_frames"],
-        interval_steps=test["interval_steps"],
-        timestep_fs=test["timestep_fs"],
-        equilibration_steps=test["equilibration_steps"],
-        seed=call.args["seed"],
-        lifetime=(lifetime := _lifetime(call)),
-    )
+    with leased(call.slots, call.settings["mpi_launch"]) as launch:
+        labels = run(
+            call.frames.read(call.args["frame"]).atoms,
+            _reference(call).ase_calculator(call.request, launch),
+            temperature_K=call.args["temperature_K"],
+            n_frames=call.args["n_frames"],
+            interval_steps=test["interval_steps"],
+            timestep_fs=test["timestep_fs"],
+            equilibration_steps=test["equilibration_steps"],
+            seed=call.args["seed"],
+            lifetime=(lifetime := _lifetime(call)),
+        )
     if labels is None:
         return None
     labels = [replace(label, segment=call.request) for label in labels]

@@ -6,6 +6,7 @@ A code runs without a shell, in a folder of its own, within a time limit, and le
 from fff.external.command import Command, parse_command
 from fff.external.evidence import STDERR, STDOUT, last_lines, space_error, tail
 from fff.external.guard import guarded
+from fff.external.launch import Launch
 from fff.external.running import Ended, find_executable, run, signal_name
 from fff.external.workplace import Workplace, is_alive
 
@@ -14,6 +15,7 @@ __all__ = [
     "STDOUT",
     "Command",
     "Ended",
+    "Launch",
     "Workplace",
     "find_executable",
     "guarded",

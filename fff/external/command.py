@@ -34,6 +34,7 @@ class Command:
 
     Attributes:
         arguments: The executable and its arguments.
+        launcher: What starts it, if it does not start alone: the words before its own, as of `mpiexec`.
         environment: Variables that it sets for itself.
         stdin: File that it reads, relative to its folder.
         stdout: File for its output.
@@ -43,10 +44,16 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
     stdin: str = os.devnull
     stdout: str = STDOUT
     stderr: str = STDERR
     key: str = "reference.command"
+
+    @property
+    def name(self) -> str:
+        """What is run, for messages: `nwchem`, or `nwchem by mpiexec`."""
+        return " by ".join([self.arguments[0], *self.launcher[:1]])
 
 
 def parse_command(text: str, key: str) -> Command:
@@ -87,7 +94,7 @@ def parse_command(text: str, key: str) -> Command:
         raise _refused(
             text, key, f"a file is missing after {waiting}" if waiting else "it names no executable"
         )
-    return Command(tuple(words), environment, key=key, **files)
+    return Command(tuple(words), environment, (), key=key, **files)
 
 
 _STREAMS = {"<": "stdin", ">": "stdout", "1>": "stdout", "2>": "stderr"}

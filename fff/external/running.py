@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fff.base.errors import ReferenceLostError, ReferenceSetupError, TimeLimitError
+from fff.external.command import Command
 from fff.external.guard import CANNOT_START, guarded
+from fff.external.surroundings import environment_of_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from fff.external.command import Command
 
 __all__ = ["Ended", "find_executable", "run", "signal_name"]
 
 _GRACE_S = 2.0
 _END_WITHIN_S = 15.0
 _NOT_FOUND = 127
+_BY_SIGNAL = 128
+_FIRST_REAL_TIME_SIGNAL = 32
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,24 @@ class Ended:
             ReferenceLostError: If a signal killed it.
             ReferenceSetupError: If the command, or one that it calls, cannot be started.
         """
-        code = self.command.arguments[0]
-        if self.exit_code < 0:
+        code = self.command.name
+        if number := self._killed_by:
             raise ReferenceLostError(
-                f"{code} was killed by {signal_name(-self.exit_code)} after {self.wall_s:.1f} s.",
+                f"{code} was killed by {signal_name(number)} after {self.wall_s:.1f} s.",
                 hint="SIGKILL without a time limit usually means that the machine ran out of memory.",
                 exit_code=self.exit_code,
             )
         if self.exit_code in (CANNOT_START, _NOT_FOUND):
             msg = f"{code}, or a program that it calls, cannot be started (exit code {self.exit_code})."
             raise ReferenceSetupError(msg, hint="Try the command by hand.", exit_code=self.exit_code)
+
+    @property
+    def _killed_by(self) -> int:
+        """The signal that killed it, or 0: of a rank, `mpiexec` and `srun` say so by 128 and its number."""
+        if self.exit_code < 0:
+            return -self.exit_code
+        number = self.exit_code - _BY_SIGNAL
+        return number if self.command.launcher and 0 < number < _FIRST_REAL_TIME_SIGNAL else 0
 
 
 def run(
@@ -77,7 +87,8 @@ def run(
     Args:
         command: What to run.
         folder: Its working directory; this process stays where it is.
-        environment: All its environment variables, but for those that the command sets.
+        environment: All its environment variables, but for those that the command sets, and for those of a
+            batch system or an MPI launcher that describe this process alone.
         time_limit_s: Time after which it is killed.
         grace_s: Time between SIGTERM and SIGKILL at the time limit.
 
@@ -86,9 +97,9 @@ def run(
         TimeLimitError: If it took too long.
         OSError: If a file cannot be opened.
     """
-    everything = {**environment, **command.environment}
-    executable = find_executable(command, everything.get("PATH"))
-    arguments = guarded([executable, *command.arguments[1:]], owner=os.getpid(), grace_s=grace_s)
+    everything = {**environment_of_code(environment), **command.environment}
+    words = _words(command, everything.get("PATH"))
+    arguments = guarded(words, owner=os.getpid(), grace_s=grace_s)
     started = time.monotonic()
     with ExitStack() as files:
         stdin = files.enter_context((folder / command.stdin).open("rb"))
@@ -108,12 +119,20 @@ def run(
         process.wait(time_limit_s)
     except subprocess.TimeoutExpired:
         _end(process)
-        msg = f"{command.arguments[0]} took longer than its time limit, {time_limit_s:g} s, and was killed."
+        msg = f"{command.name} took longer than its time limit, {time_limit_s:g} s, and was killed."
         raise TimeLimitError(msg, hint="Raise reference.time_limit_s.") from None
     except BaseException:
         _end(process)
         raise
     return Ended(command, process.returncode, time.monotonic() - started)
+
+
+def _words(command: Command, path: str | None) -> list[str]:
+    words = [find_executable(command, path), *command.arguments[1:]]
+    if not command.launcher:
+        return words
+    launcher = Command(command.launcher, key="site.mpi_launch")
+    return [find_executable(launcher, path), *command.launcher[1:], *words]
 
 
 def find_executable(command: Command, path: str | None = None) -> str:

@@ -20,6 +20,8 @@ from fff.external.evidence import last_lines, space_error
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from fff.external.launch import Launch
+
 __all__ = ["Workplace", "is_alive"]
 
 
@@ -37,6 +39,7 @@ class Workplace:
         prefix: What all names begin with.
         name: What the next calculations are called, for example the id of a request.
         time_limit_s: Time for each of them, or None for the method's own limit.
+        launch: Where the ranks of the next calculation run; alone on this machine when None.
     """
 
     root: Path
@@ -44,6 +47,7 @@ class Workplace:
     prefix: str = ""
     name: str = ""
     time_limit_s: float | None = None
+    launch: Launch | None = None
 
     @classmethod
     def temporary(cls) -> Workplace:

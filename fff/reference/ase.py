@@ -17,6 +17,7 @@ from ase.calculators.names import builtin, names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
 from fff.external import parse_command
+from fff.reference.launching import check_slots, launch_for, launched
 from fff.reference.outside import (
     Outside,
     has_not_converged,
@@ -49,8 +50,9 @@ class AseMethod:
 
     Codes that exchange files get a work directory for each calculation; ASE writes their input and reads
     their results, and `fff.external` runs them, but for the few that ASE can only run by itself: those of
-    cp2k, vasp, castep, lammps and some others. Energies are those that the forces belong to (with electronic
-    smearing: the free energy).
+    cp2k, vasp, castep, lammps and some others. Where the site has a launch line, it goes before
+    the command of every code that MPI can start, see `fff.reference.launching`. Energies are those that the
+    forces belong to (with electronic smearing: the free energy).
 
     Args:
         section: The section `reference` of the config.
@@ -105,6 +107,7 @@ class AseMethod:
         # A new one each time: what it remembers of the structure before must not colour this one, not even in
         # the order of a sum, as a neighbour list does.
         self._calculator = self._new_calculator()
+        check_slots(self.name, self._workplace.launch, is_run_here=runs_code(self._calculator))
         if not self._writes_files(self._calculator):
             return self._solve(atoms, started)
         with (
@@ -166,7 +169,7 @@ class AseMethod:
         if not runs_code(self._calculator):
             self._calculator.directory = str(folder)
             return None
-        outside = Outside(self._calculator)
+        outside = Outside(self._calculator, launch_for(self.name, self._workplace.launch))
         outside.go_to(folder, time_limit_s=self._workplace.time_limit_s or self._section.time_limit_s)
         return outside
 
@@ -190,7 +193,7 @@ class AseMethod:
         try:
             kind = get_calculator_class(name)
             self._check_parameters(kind)
-            calculator = kind(**self._section.parameters)
+            calculator = kind(**launched(name, self._section.parameters, self._workplace.launch))
         except ImportError as error:
             raise self._misfit(f"it cannot be imported: {error}", "Install what it needs.") from error
         except (CalculatorSetupError, BadConfiguration) as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fff.base.errors import ReferenceFailure
 from fff.data.packing import frames_from_bytes, labels_to_bytes
-from fff.external import Workplace, space_error
+from fff.external import Launch, Workplace, space_error
 from fff.reference.making import make_reference
 from fff.reference.pipes import (
     FAILURE,
@@ -68,6 +68,7 @@ def _serve(method: ReferenceMethod, workplace: Workplace, replies: int) -> None:
         if kind == WORK:
             work = json.loads(payload)
             workplace.name, workplace.time_limit_s = work["name"], work["time_limit_s"]
+            workplace.launch = work["launch"] and Launch.from_json(work["launch"])
         else:
             write_message(replies, *answers(kind, payload))
 

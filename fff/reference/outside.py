@@ -23,6 +23,8 @@ from fff.external import Command, find_executable, parse_command, run, tail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fff.external import Launch
+
 __all__ = ["Outside", "has_not_converged", "is_configured_by_ase", "runs_code", "without_blanks"]
 
 _COMMAND_KEY = "reference.parameters.command"
@@ -58,6 +60,7 @@ class Outside:
 
     Attributes:
         calculator: The calculator, as ASE made it.
+        launch: Where the ranks of its code run; None for a code that starts alone.
         has_run: Whether its code has run.
 
     Raises:
@@ -65,6 +68,7 @@ class Outside:
     """
 
     calculator: Any
+    launch: Launch | None = None
     has_run: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +95,8 @@ class Outside:
             NotConvergedError: If the code says that it has not converged.
             ReferenceFailure: If it failed otherwise; see `fff.external.run` and `Ended.check`.
         """
+        if self.launch is not None:
+            command = self.launch.put_before(command)
         ended = run(command, folder, environment=os.environ, time_limit_s=time_limit_s)
         self.has_run = True
         name = self.calculator.name

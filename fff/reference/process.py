@@ -25,6 +25,7 @@ from fff.base.ids import sha256_bytes
 from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
 from fff.external import Workplace, guarded, is_alive, last_lines, signal_name
+from fff.reference.launching import check_kind
 from fff.reference.pipes import (
     FAILURE,
     FIRST_STEP,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from fff.data.records import Label
+    from fff.external import Launch
 
 __all__ = ["ReferenceProcess"]
 
@@ -124,21 +126,23 @@ class ReferenceProcess:
         """Process id of the child, or None while there is none that is ready."""
         return (self._child and self._child.pid) or None
 
-    def calculate(self, atoms: Atoms, name: str = "") -> Label:
+    def calculate(self, atoms: Atoms, name: str = "", launch: Launch | None = None) -> Label:
         """Return the label of a structure; see `ReferenceMethod.calculate`.
 
         Args:
             atoms: The structure.
             name: What work directories are named after, for example the id of the request.
+            launch: Where the ranks of an external code run; alone on this machine when None.
 
         Raises:
+            ReferenceSetupError: If the method cannot use several slots, among others.
             TimeLimitError: If it takes longer than the limit; it is killed.
             ReferenceLostError: If the child dies; its last lines are in the message.
             ReferenceFailure: If the calculation fails; the same class as in-process.
         """
-        return self._label(atoms, name, None)
+        return self._label(atoms, self._work(name, launch), None)
 
-    def ase_calculator(self, name: str = "") -> ReferenceCalculator:
+    def ase_calculator(self, name: str = "", launch: Launch | None = None) -> ReferenceCalculator:
         """Return an ASE calculator for one run of dynamics; see `ReferenceMethod.ase_calculator`.
 
         It raises what `calculate` raises. Its first step starts from nothing that was calculated before; so
@@ -146,11 +150,17 @@ class ReferenceProcess:
 
         Args:
             name: What work directories are named after.
+            launch: Where the ranks of an external code run; alone on this machine when None.
         """
         dynamics = object()
-        return ReferenceCalculator(lambda atoms: self._label(atoms, name, dynamics))
+        work = self._work(name, launch)
+        return ReferenceCalculator(lambda atoms: self._label(atoms, work, dynamics))
 
-    def _label(self, atoms: Atoms, name: str, dynamics: object) -> Label:
+    def _work(self, name: str, launch: Launch | None) -> dict[str, Any]:
+        check_kind(self.settings, launch)
+        return {"name": name, "launch": launch and launch.as_json()}
+
+    def _label(self, atoms: Atoms, work: Mapping[str, Any], dynamics: object) -> Label:
         """Return the label of a structure: alone, or as a step of the dynamics that `dynamics` stands for."""
         request = frames_to_bytes([Frame(atoms)])
         with self._lock:
@@ -158,7 +168,7 @@ class ReferenceProcess:
             if dynamics is not None:
                 kind = NEXT_STEP if dynamics is self._dynamics else FIRST_STEP
             try:
-                label = self._exchange(kind, request, name, atoms)
+                label = self._exchange(kind, request, work, atoms)
             except ReferenceFailure:
                 raise
             except BaseException:
@@ -174,15 +184,15 @@ class ReferenceProcess:
         with self._lock:
             self._stop()
 
-    def _exchange(self, question: bytes, request: bytes, name: str, atoms: Atoms) -> Label:
+    def _exchange(self, question: bytes, request: bytes, work: Mapping[str, Any], atoms: Atoms) -> Label:
         child = self._child or self._start()
-        work = json.dumps({"name": name, "time_limit_s": self.time_limit_s}).encode()
+        told = json.dumps({**work, "time_limit_s": self.time_limit_s}).encode()
         deadline = time.monotonic() + self.time_limit_s
         if _runs_code(self.settings):
             # The child ends the code at the limit, and itself stays warm; killing it is for where that fails.
             deadline += _MARGIN_S
         try:
-            self._tell(child, WORK, work, deadline)
+            self._tell(child, WORK, told, deadline)
             self._tell(child, question, request, deadline)
             kind, reply = self._hear(child, deadline)
         except TimeoutError as error:

@@ -207,6 +207,8 @@ class Cargo:
             return lambda: {"told.json": told}
         if kind == "labels":
             return lambda: self._training_parcel(self._read_labels(int(rest)))
+        if "reference" in settings:
+            settings["mpi_launch"] = self._config["site"]["mpi_launch"]
         if kind == "baseline":
             return lambda: self._training_parcel(self._read_baseline(int(rest)))
         return lambda: read_models(self.run.models, member_folders(key))

@@ -64,5 +64,6 @@ def test_what_may_be_retried_is_what_is_not_the_structures_own():
         "ReferenceFailure": "structure",
         "ReferenceLostError": "retry",
         "ReferenceSetupError": "setup",
+        "SlotsTakenError": "retry",
         "TimeLimitError": "retry",
     }

@@ -31,6 +31,7 @@ from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.data.records import Frame, Label
+from fff.external import Launch
 from fff.models import Committee, create_force_field
 from fff.models.files import DESCRIPTION, WEIGHTS
 
@@ -105,7 +106,7 @@ def parcel(*members):
 
 
 def call(run, args, *models, request="request-1", **settings) -> Call:
-    return Call(request, str(run), args=args, settings=settings, models=models)
+    return Call(request, str(run), args=args, settings={"mpi_launch": None, **settings}, models=models)
 
 
 def done(envelope):
@@ -438,7 +439,7 @@ def test_a_label_is_written_and_an_audit_compares_it_with_the_driving_model(run)
     frame = Frame(label.atoms, label.energy_eV - 0.4, label.forces_eV_per_A + 0.1)
     FrameStore(run / "frames").write("dynamics", [frame])
     args = {"frame": "dynamics:0", "source": "audit", "energy_shifts_eV": {"29": 0.05}}
-    settings = {"reference": CONFIG["reference"], "mpi_launch": None}
+    settings = {"reference": CONFIG["reference"]}
     values = done(tasks.calculate(call(run, args, **settings)))
     (found,) = labels_from_bytes((run / values["file"]).read_bytes())
     assert found.energy_eV == pytest.approx(label.energy_eV, abs=1e-10)
@@ -509,8 +510,8 @@ def test_what_is_no_label_of_this_structure_is_calculated_anew(run, written, mon
     class Reference:
         """Gives each label its own energy, as no file has it."""
 
-        def calculate(self, atoms: Atoms, name: str) -> Label:
-            assert name == "label-00007"
+        def calculate(self, atoms: Atoms, name: str, launch: Launch) -> Label:
+            assert (name, launch) == ("label-00007", Launch.here(None))
             return Label(atoms, 5678.0, np.zeros((4, 3)), wall_s=2.0)
 
     monkeypatch.setattr(tasks, "_reference", lambda call: Reference())
@@ -522,7 +523,7 @@ def test_what_is_no_label_of_this_structure_is_calculated_anew(run, written, mon
 
 def test_reference_dynamics_give_labels_of_one_segment(run):
     args = {"frame": "start:0", "temperature_K": 300.0, "n_frames": 2, "seed": 1}
-    settings = {"reference": CONFIG["reference"], "test": CONFIG["test"], "mpi_launch": None}
+    settings = {"reference": CONFIG["reference"], "test": CONFIG["test"]}
     values = done(tasks.reference_dynamics(call(run, args, request="testset-0000", **settings)))
     assert values == {"file": "test/testset-0000.npz", "n_frames": 2}
     labels = labels_from_bytes((run / values["file"]).read_bytes())
