@@ -182,6 +182,7 @@ def _dry_run(loaded: LoadedConfig, *, accept_changes: bool) -> tuple[str, int]:
         for note in screen.notes(resumption):
             tell(f"\n{note}")
         tell("")
+        _tell_scripts(resumption.loaded)
         return "Dry run: everything was checked, nothing was written.", 0
     inputs = load_inputs(loaded, relax=False)
     tell(screen.values(inputs.loaded))
@@ -190,4 +191,12 @@ def _dry_run(loaded: LoadedConfig, *, accept_changes: bool) -> tuple[str, int]:
     tell("")
     tell(screen.beginning(inputs))
     tell("")
+    _tell_scripts(inputs.loaded)
     return "Dry run: everything was checked, nothing was written.", 0
+
+
+def _tell_scripts(loaded: LoadedConfig) -> None:
+    from fff.cli import screen
+
+    if text := screen.scripts(loaded):
+        tell(f"{text}\n")

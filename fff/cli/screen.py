@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import typer
 
 from fff.compute.sites import make_site
 from fff.config.loading import DEFAULT
+from fff.config.site import BatchSite
 from fff.data.lines import duration
 from fff.data.run_directory import CONTENTS
 
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from fff.campaigns.resuming import Resumption
     from fff.campaigns.running import Campaign
     from fff.config import LoadedConfig
+    from fff.config.site import SiteSection
     from fff.data.run_directory import RunDirectory
 
-__all__ = ["beginning", "first_screen", "found", "notes", "values", "where_it_is"]
+__all__ = ["beginning", "first_screen", "found", "notes", "scripts", "values", "where_it_is"]
 
 # What the others hold is told of in the report.
 _SHOWN = frozenset(
@@ -77,7 +80,7 @@ def where_it_is(run: RunDirectory, resumption: Resumption) -> str:
     )
     how_far = (
         f"Campaign {config.name} goes on: {labels['done']} of {config.stop.max_labels} labels, {present}, "
-        f"{len(resumption.policy.open_requests)} tasks in flight, on this {config.site.kind}."
+        f"{len(resumption.policy.open_requests)} tasks in flight, on {_machine(config.site)}."
     )
     return "\n".join(
         [
@@ -139,7 +142,7 @@ def _sentence(loaded: LoadedConfig, inputs: Inputs) -> str:
     return (
         f"Campaign {config.name}: train {config.committee.size} {kind} force fields for "
         f"{_formulas(structures)}{start}, with at most {config.stop.max_labels} labels by {inputs.method}"
-        f"{given}, on this {config.site.kind}."
+        f"{given}, on {_machine(config.site)}."
     )
 
 
@@ -184,6 +187,41 @@ def values(loaded: LoadedConfig) -> str:
         for key, value, source in rows
     ]
     return "\n".join([f"{'Key':<{width}}  {'Value':<{wide}}  Source", *lines])
+
+
+def scripts(loaded: LoadedConfig) -> str:
+    """Return the batch scripts that would be submitted; empty where none would be.
+
+    Raises:
+        RunDirectoryError: If batch scripts cannot name the run directory.
+    """
+    site = loaded.config.site
+    if not isinstance(site, BatchSite):
+        return ""
+    from fff.compute.batch import batch_scripts
+
+    parts = []
+    for name, text in batch_scripts(site, loaded.run_dir).items():
+        nodes = site.kinds_of_node()[name]
+        size = f"{nodes.nodes_per_block} {'node' if nodes.nodes_per_block == 1 else 'nodes'}"
+        what = (
+            f"Started in this job for {name}, on {size}"
+            if site.inside_allocation
+            else f"Batch script of {name}, submitted for at most {nodes.max_blocks} jobs of {size}"
+        )
+        parts += [f"{what}:", "", textwrap.indent(text.strip(), "    "), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _machine(site: SiteSection) -> str:
+    """Return where the workers are, for people."""
+    if not isinstance(site, BatchSite):
+        return f"this {site.kind}"
+    n = sum(make_site(site).pools.values())
+    workers = f"{n} {'worker' if n == 1 else 'workers'}"
+    if site.inside_allocation:
+        return f"{workers} of this job"
+    return f"at most {workers} in jobs of {'Slurm' if site.kind == 'slurm' else 'PBS'}"
 
 
 def _meant(loaded: LoadedConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -41,6 +42,7 @@ LEDGER = "jobs.jsonl"
 """File in the folder `parsl` that names the jobs that were submitted, until they are over for certain."""
 
 _COMMAND_TIMEOUT_S = 120
+_NOT_OF_A_JOB = {"SLURM_CONF", "SLURM_CLUSTERS"}
 _CANCEL = {"slurm": ["scancel"], "pbs": ["qdel"]}
 _PLAIN = re.compile(r"[\w@%+=:,./-]+")
 
@@ -82,7 +84,10 @@ class _SlurmBlocks(SlurmProvider):
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:
         """Run a command of the batch system, and return exit code, output and messages."""
-        code, out, err = super().execute_wait(cmd, timeout)
+        # fff may run in a job itself, and what that one was given would be read as wishes for the next.
+        given = [name for name in os.environ if name.startswith("SLURM_") and name not in _NOT_OF_A_JOB]
+        without = "".join(f" -u {name}" for name in given)
+        code, out, err = super().execute_wait(f"env{without} {cmd}" if given else cmd, timeout)
         # squeue fails on a single job that it has forgotten, and Parsl would take it to be there for ever.
         return (0, out, err) if code and "Invalid job id" in err else (code, out, err)
 
@@ -287,10 +292,11 @@ def _suitable_launcher(site: BatchSite, nodes: NodesSection) -> str:
 
 
 def _set_up(nodes: NodesSection) -> list[str]:
-    lines = [
-        f"{line} || {{ echo {shlex.quote(f'fff: this line of set_up failed: {line}')} >&2; exit 1; }}"
-        for line in nodes.set_up
-    ]
+    lines = []
+    for line in nodes.set_up:
+        said = shlex.quote(f"fff: this line of set_up failed: {line}")
+        # On a line of its own: the user's may end in a comment.
+        lines += [line, f"[ $? -eq 0 ] || {{ echo {said} >&2; exit 1; }}"]
     if nodes.across_nodes:
         lines += _slots(nodes)
     return lines + set_up_lines(nodes.cores_per_worker, has_devices=nodes.accelerators_per_node > 0)
@@ -345,7 +351,7 @@ def _script(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> s
         (script,) = (path for path in Path(folder).iterdir() if not path.suffix.startswith(".std"))
         text = script.read_text(encoding="utf-8")
         text = text.replace(folder, str(run_dir / "parsl" / "000" / "submit_scripts"))
-    return re.sub(r"(fff\.[\w-]+\.block-0)\.[\d.]+", r"\1", text)
+    return re.sub(r"(fff\.[\w-]+\.block-0)\.\d+\.\d+", r"\1", text)
 
 
 def _not_submitted(_cmd: str, _timeout: int | None = None) -> tuple[int, str, str]:

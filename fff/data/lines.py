@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from fff.data.events import Event
 
-__all__ = ["describe_event", "describe_outcome", "describe_status", "duration"]
+__all__ = ["describe_event", "describe_outcome", "describe_pools", "describe_status", "duration"]
 
 
 def describe_event(event: Event) -> str:
@@ -45,7 +45,7 @@ def describe_status(status: Mapping[str, Any]) -> str:
         f"waiting: {waiting['audits']} audits, {waiting['selected']} selected",
         f"audits passed: {status['audits']['passed']}/{status['audits']['made']}",
         f"running: {running}",
-        "busy: " + ", ".join(f"{pool} {busy:.0%}" for pool, busy in status["workers"].items()),
+        "busy: " + describe_pools(status["workers"], status.get("pools", {})),
     ]
     errors = [error for name, error in status["errors"].items() if name.startswith("round-")]
     if errors:
@@ -53,6 +53,34 @@ def describe_status(status: Mapping[str, Any]) -> str:
         between = f" ({interval[0]:.0f} - {interval[1]:.0f})" if interval else ""
         parts.append(f"test force error {errors[-1]['force_mae_meV_per_A']:.0f}{between} meV/Å")
     return " | ".join(parts)
+
+
+def describe_pools(busy: Mapping[str, float], pools: Mapping[str, Any]) -> str:
+    """Return what part of its time each pool was busy, and what workers it still waits for.
+
+    Args:
+        busy: Parts by name of the pool.
+        pools: What `status.json` says of them; only those of batch systems have `jobs_waiting`.
+
+    Example:
+        >>> describe_pools({"cpu": 0.9, "gpu": 1.0}, {})
+        'cpu 90%, gpu 100%'
+        >>> describe_pools({"cpu": 0.9}, {"cpu": {"slots": 4, "workers": 2, "jobs_waiting": 1}})
+        'cpu 90% (2 of 4 workers, 1 job waiting)'
+    """
+    return ", ".join(f"{name} {part:.0%}{_what_is_missing(pools.get(name))}" for name, part in busy.items())
+
+
+def _what_is_missing(pool: Any) -> str:
+    names = ("slots", "workers", "jobs_waiting")
+    told = [pool.get(name) for name in names] if isinstance(pool, dict) else []
+    numbers = [number for number in told if isinstance(number, int)]
+    if len(numbers) < len(names):
+        return ""
+    slots, workers, waiting = numbers
+    parts = [f"{workers} of {slots} workers"] if workers < slots else []
+    parts += [f"{waiting} {'job' if waiting == 1 else 'jobs'} waiting"] if waiting else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def duration(seconds: float) -> str:

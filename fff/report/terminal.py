@@ -101,9 +101,8 @@ def _head(view: Mapping[str, Any], width: int) -> list[Text]:
     title = Text.assemble((plain(view["name"]), "bold"), "  ", (name, style))
     if elapsed_s is not None:
         title.append(f"  after {duration(elapsed_s)}")
-    busy = ", ".join(f"{pool} {fraction:.0%}" for pool, fraction in view["busy"].items())
-    if busy:
-        title.append(f"  workers busy: {busy}")
+    if view["pools"]:
+        title.append(f"  workers busy: {view['pools']}")
     lines = [title, _label_bar(view, width)]
     if view["state"] not in {"running", "finished"} and view["reason"]:
         seen_s = None if view["updated"] is None else max(0.0, view["now"] - view["updated"])

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from fff.data.events import CHANGED, OPENED
-from fff.data.lines import describe_outcome
+from fff.data.lines import describe_outcome, describe_pools
 from fff.report.failures import Failures
 from fff.report.following import Follower
 from fff.report.lanes import IDLE, Lanes, letter
@@ -104,6 +104,7 @@ class View:
             "calculator": self._calculator(status, now),
             "errors": _errors(status),
             "busy": numbers(status, "workers"),
+            "pools": describe_pools(numbers(status, "workers"), part(status, "pools")),
             "lanes": self._worker_lanes(standing, until),
             "events": [_event(event) for event in self._last],
             "n_events": self._follower.n_events,

@@ -53,7 +53,7 @@ class Usage:
     """Adds up how long slots were busy, free, and held back. Not for threads: the Thinker's lock guards it.
 
     Args:
-        capacity: Slots per pool.
+        capacity: Slots per pool, all of which are there unless `note_pools` says otherwise.
         before: The summary of the sittings before this one, if there were any; tasks are not taken from it.
 
     Raises:
@@ -67,7 +67,10 @@ class Usage:
         self.busy_s: defaultdict[str, float] = defaultdict(float)
         for pool, seconds in before.get("busy_s", {}).items():
             self.busy_s[pool] = _seconds(seconds)
-        self.slot_s_before = {pool: _seconds(s) for pool, s in before.get("slot_s", {}).items()}
+        self._slot_s: defaultdict[str, float] = defaultdict(float)
+        for pool, seconds in before.get("slot_s", {}).items():
+            self._slot_s[pool] = _seconds(seconds)
+        self._pools: dict[str, dict[str, Any]] = {}
         self.by_kind_s: defaultdict[str, float] = defaultdict(float)
         self.recent_s: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_TASKS))
         self.tasks: Counter[str] = Counter()
@@ -79,9 +82,44 @@ class Usage:
         """Account for the time since the last call, before the policy changes."""
         now = time.monotonic()
         elapsed, self._last = now - self._last, now
-        for request in policy.open_requests.values():
-            self.busy_s[request.pool] += request.slots * elapsed
+        for pool, n_asked_for in self._asked_for(policy).items():
+            self.busy_s[pool] += min(n_asked_for, self._present(pool)) * elapsed
+        for pool in self.capacity:
+            self._slot_s[pool] += self._present(pool) * elapsed
         self.held_back_s += policy.held_back * elapsed
+
+    def note_pools(self, pools: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in how many workers are there, where they come and go with jobs of a batch system.
+
+        Args:
+            pools: By name of the pool at least `workers`; what else it says, people are told.
+        """
+        self._pools = {pool: dict(told) for pool, told in pools.items()}
+
+    def pools(self, policy: Policy) -> dict[str, dict[str, Any]]:
+        """Return the pools as people are told of them: slots, workers that are there, tasks asked for."""
+        asked_for = self._asked_for(policy)
+        return {
+            pool: {
+                **self._pools.get(pool, {}),
+                "slots": slots,
+                "workers": self._present(pool),
+                "asked_for": asked_for[pool],
+            }
+            for pool, slots in self.capacity.items()
+        }
+
+    def _present(self, pool: str) -> int:
+        """Return the slots of a pool that have a worker."""
+        slots = self.capacity.get(pool, 0)
+        return min(int(self._pools.get(pool, {}).get("workers", slots)), slots)
+
+    @staticmethod
+    def _asked_for(policy: Policy) -> Counter[str]:
+        asked_for: Counter[str] = Counter()
+        for request in policy.open_requests.values():
+            asked_for[request.pool] += request.slots
+        return asked_for
 
     def add_task(self, event: Event) -> None:
         """Count a task that ended; other events say nothing about the time."""
@@ -106,9 +144,8 @@ class Usage:
         return self.elapsed_before_s + time.monotonic() - self.started
 
     def slot_s(self) -> dict[str, float]:
-        """Return the time of all slots of each pool, in all sittings."""
-        elapsed = max(time.monotonic() - self.started, 1e-9)
-        return {pool: self.slot_s_before.get(pool, 0.0) + n * elapsed for pool, n in self.capacity.items()}
+        """Return the time of all slots of each pool that had a worker, in all sittings, up to `advance`."""
+        return {pool: max(self._slot_s[pool], 1e-9) for pool in self.capacity}
 
     def busy_fraction(self) -> dict[str, float]:
         """Return the part of its slots' time that each pool had something to do."""
@@ -223,7 +260,7 @@ class CampaignThinker(BaseThinker):
                 continue
             _, call, _ = self._in_flight.pop(request.id)
             self._cargo.release(call)
-            envelope = result.value if result.success else self._cargo.explain_loss(call, result)
+            envelope = result.value if result.success else self._cargo.explain_loss(request, call, result)
             if envelope["outcome"] == "interrupted":
                 return None
             values = self._cargo.read_values(envelope)
@@ -257,8 +294,10 @@ class CampaignThinker(BaseThinker):
             self.usage.advance(self.policy)
             snapshot = self.policy.snapshot()
             usage = self.usage.summary()
+            pools = self.usage.pools(self.policy)
         return {
             **snapshot,
+            "pools": pools,
             "in_flight": self._describe_flights(),
             "usage": usage,
             "largest_message_bytes": self._queues.largest_message,
@@ -401,7 +440,7 @@ class CampaignThinker(BaseThinker):
     def _take_in(self, result: Result) -> None:
         info = result.task_info or {}
         request, call, queued = self._in_flight[info["request"]]
-        envelope = result.value if result.success else self._cargo.explain_loss(call, result)
+        envelope = result.value if result.success else self._cargo.explain_loss(request, call, result)
         if envelope["outcome"] == "interrupted":
             # It was asked to stop and has written its checkpoint. No event: whoever resumes asks again.
             logger.info("%s was interrupted; it goes on from its checkpoint.", request.id)
@@ -446,6 +485,7 @@ class CampaignThinker(BaseThinker):
 
     def _dispatch(self, requests: Sequence[Request]) -> Set[str]:
         for request in requests:
-            delay = min(2.0 ** (request.attempt - 1), LARGEST_BACK_OFF_S) if request.attempt > 1 else 0.0
+            failed = request.attempt - 1 + request.losses
+            delay = min(2.0**failed, LARGEST_BACK_OFF_S) if failed else 0.0
             self._outboxes[request.agent].put(request, delay_s=delay)
         return self.policy.live_models

@@ -81,7 +81,7 @@ class Hand:
     def read_values(self, envelope):
         return dict(envelope["values"])
 
-    def explain_loss(self, call: Call, result: Result) -> dict[str, Any]:
+    def explain_loss(self, request: Request, call: Call, result: Result) -> dict[str, Any]:
         message = "" if result.failure_info is None else result.failure_info.exception
         values = {"failure_class": "retry", "error": "LostTask", "message": message}
         return {"outcome": "failed", "values": values}
@@ -262,8 +262,13 @@ def test_a_lost_task_is_a_failure_that_may_be_retried(queues, log):
     assert set(event.times) == {"queued"}
 
 
-@pytest.mark.parametrize(("attempt", "delay_s"), [(1, 0.0), (2, 2.0), (3, 4.0), (6, 32.0), (50, 60.0)])
-def test_a_request_that_is_tried_again_is_sent_after_a_while(queues, log, monkeypatch, attempt, delay_s):
+@pytest.mark.parametrize(
+    ("attempt", "losses", "delay_s"),
+    [(1, 0, 0.0), (2, 0, 2.0), (3, 0, 4.0), (6, 0, 32.0), (50, 0, 60.0), (1, 1, 2.0), (2, 1, 4.0)],
+)
+def test_a_request_that_is_tried_again_is_sent_after_a_while(
+    queues, log, monkeypatch, attempt, losses, delay_s
+):
     delays = []
 
     def put(self, request: Request, *, delay_s: float = 0.0) -> None:
@@ -663,6 +668,29 @@ def test_the_time_of_earlier_sittings_counts():
     assert set(summary["busy_s"]) == {"cpu"}
     # What one sitting writes the next one reads.
     assert Usage({"cpu": 4}, summary).summary()["busy_s"] == summary["busy_s"]
+
+
+def test_only_workers_that_are_there_count_where_they_come_and_go(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    policy = Scripted([request("a"), request("b"), request("c")])
+    policy.start()
+    usage = Usage({"cpu": 4, "gpu": 1})
+
+    def after(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        usage.advance(policy)
+
+    usage.note_pools({"cpu": {"workers": 0, "jobs_waiting": 2}, "gpu": {"workers": 1}})
+    after(50.0)
+    assert usage.summary()["slot_s"] == {"cpu": 0.0, "gpu": 50.0}
+    assert usage.pools(policy)["cpu"] == {"slots": 4, "workers": 0, "asked_for": 3, "jobs_waiting": 2}
+    usage.note_pools({"cpu": {"workers": 2}, "gpu": {"workers": 1}})
+    after(10.0)
+    # Three tasks are asked for; two workers do them.
+    assert usage.summary()["busy_s"]["cpu"] == 20.0
+    assert usage.busy_fraction() == {"cpu": 1.0, "gpu": 0.0}
 
 
 def test_what_is_no_task_says_nothing_about_the_time():

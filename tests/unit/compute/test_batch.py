@@ -1,0 +1,146 @@
+"""Batch scripts: what they ask for, what they start, and that no job is forgotten."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from fff.base.errors import RunDirectoryError
+from fff.compute import batch
+from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_path
+from fff.config.site import PbsSite, SlurmSite
+
+SLURM = {
+    "gpu": {
+        "tasks": ["training", "inference"],
+        "partition": "a100",
+        "account": "chem",
+        "accelerators_per_node": 2,
+        "workers_per_accelerator": 2,
+        "cores_per_worker": 3,
+        "walltime": "12h",
+        "options": ["--mail-type=END"],
+        "set_up": ["module load cuda"],
+    },
+    "cpu": {"nodes_per_block": 2, "workers_per_node": 4, "cores_per_worker": 8, "memory_per_node_GB": 64},
+}
+
+
+def scripts(kind, nodes, tmp_path, **keys):
+    section = {"slurm": SlurmSite, "pbs": PbsSite}[kind]
+    return batch_scripts(section.model_validate({"kind": kind, "nodes": nodes, **keys}), tmp_path / "run")
+
+
+def test_a_slurm_script_asks_for_what_the_config_says(tmp_path):
+    made = scripts("slurm", SLURM, tmp_path)
+    for line in (
+        "#SBATCH --job-name=fff.gpu.block-0",
+        "#SBATCH --partition=a100",
+        "#SBATCH --account=chem",
+        "#SBATCH --gpus-per-node=2",
+        "#SBATCH --cpus-per-task=12",
+        "#SBATCH --time=720",
+        "#SBATCH --mail-type=END",
+        f"#SBATCH --output={tmp_path}/run/parsl/000/submit_scripts/fff.gpu.block-0.stdout",
+    ):
+        assert line in made["gpu"].splitlines()
+    assert "--exclusive" not in made["gpu"]
+    assert "CUDA_VISIBLE_DEVICES=''" not in made["gpu"]
+    assert "#SBATCH --mem=64g" in made["cpu"]
+    assert "export CUDA_VISIBLE_DEVICES=''" in made["cpu"]
+    assert "export OMP_NUM_THREADS=8" in made["cpu"]
+    # On both nodes, one pool of four workers on each.
+    assert "exec srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=32" in made["cpu"]
+    assert "--max_workers_per_node=4" in made["cpu"]
+    assert "--drain_period=3240" in made["cpu"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pbs_script_asks_for_what_the_config_says(tmp_path):
+    nodes = {
+        "gpu": {"queue": "big", "accelerators_per_node": 2, "memory_per_node_GB": 32, "options": ["-m e"]}
+    }
+    made = scripts("pbs", nodes, tmp_path)["gpu"].splitlines()
+    for line in (
+        "#PBS -N fff.gpu.block-0",
+        "#PBS -l walltime=01:00:00",
+        "#PBS -l select=1:ncpus=2:mem=32gb:ngpus=2",
+        "#PBS -V",
+        "#PBS -m e",
+    ):
+        assert line in made
+
+
+@pytest.mark.parametrize(("kind", "nodes"), [("slurm", SLURM), ("pbs", {"cpu": {"nodes_per_block": 3}})])
+def test_a_shell_reads_the_scripts(kind, nodes, tmp_path):
+    for text in scripts(kind, nodes, tmp_path).values():
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"), [(None, "0 0 1 1"), ("5,7", "5 5 7 7"), ("GPU-a", "GPU-a GPU-a")]
+)
+def test_workers_take_the_devices_that_the_batch_system_gave(given, devices, tmp_path):
+    (line,) = (
+        line for line in scripts("slurm", SLURM, tmp_path)["gpu"].splitlines() if "worker_pool" in line
+    )
+    words = line.partition("--available-accelerators")[2]
+    environment = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
+    shell = subprocess.run(
+        ["bash", "-c", f"echo {words}"], env=environment, check=True, capture_output=True, text=True
+    )
+    assert shell.stdout.split() == devices.split()
+
+
+def test_a_line_of_set_up_that_fails_ends_the_job_and_is_named(tmp_path):
+    nodes = {"cpu": {"set_up": ["true", "false 'it' # why"]}}
+    text = scripts("slurm", nodes, tmp_path)["cpu"]
+    head = text.partition("exec ")[0]
+    ended = subprocess.run(["bash", "-c", head], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "fff: this line of set_up failed: false 'it' # why" in ended.stderr
+
+
+def test_calculations_across_nodes_get_a_slot_for_each_node(tmp_path):
+    nodes = {"cpu": {"nodes_per_block": 3, "across_nodes": True, "cores_per_worker": 4}}
+    text = scripts("slurm", nodes, tmp_path, mpi_launch="srun --ntasks={ranks}")["cpu"]
+    assert "exec srun" not in text
+    assert "--max_workers_per_node=3" in text
+    assert "export FFF_SLOT_CORES=4" in text
+    assert 'export FFF_SLOT_HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST"' in text
+
+
+def test_inside_an_allocation_each_kind_of_node_is_a_step_of_the_job(tmp_path):
+    nodes = {"gpu": {"tasks": ["training", "inference"], "accelerators_per_node": 1}, "cpu": {}}
+    made = scripts("slurm", nodes, tmp_path, inside_allocation=True)
+    assert all("exec srun --nodes=1 " in text and " --exact " in text for text in made.values())
+    assert all("--drain_period=None" in text and "#SBATCH" not in text for text in made.values())
+    alone = scripts("slurm", {"cpu": {}}, tmp_path, inside_allocation=True)["cpu"]
+    assert "srun" not in alone
+
+
+def test_a_run_directory_that_no_script_can_name_is_refused(tmp_path):
+    with pytest.raises(RunDirectoryError, match="batch scripts cannot hold"):
+        check_path(tmp_path / "two words")
+
+
+def test_the_jobs_of_the_ledger_are_cancelled_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(batch.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(batch.subprocess, "run", lambda command, **_: asked.append(command))
+    lines = [{"kind": "slurm", "job": "7"}, {"kind": "pbs", "job": "8.host"}, {"kind": "slurm", "job": "9"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "slu'
+    (tmp_path / LEDGER).write_text(text)
+    assert cancel_jobs(tmp_path) == ["7", "9", "8.host"]
+    assert asked == [["scancel", "7", "9"], ["qdel", "8.host"]]
+    assert cancel_jobs(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_system_that_is_not_here_is_said_in_the_log(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(batch.shutil, "which", lambda _: None)
+    (tmp_path / LEDGER).write_text(json.dumps({"kind": "pbs", "job": "8"}) + "\n")
+    assert cancel_jobs(tmp_path) == ["8"]
+    assert "Jobs 8 may be in the queue still: there is no qdel here." in caplog.text
