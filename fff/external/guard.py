@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["CANNOT_START", "guarded"]
 
@@ -104,15 +104,31 @@ def _start(command: Sequence[str]) -> int:
 
 
 def _ask_to_end(child: int, wakeup: int, grace_s: float) -> int | None:
-    """Send SIGTERM, by which `mpirun` ends what it runs on other nodes, and return how the child ended."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGTERM)
+    """Send SIGTERM to the child, and to what it leaves parentless, and return how the child ended.
+
+    By it `mpiexec` and `srun` end what they run on other nodes, which nobody here can kill: of an `srun` that
+    is killed together with its helper the ranks go on for as long as the job lasts. A guard within this one
+    ends in the same way.
+    """
+    _ask(os.killpg, child)
+    asked, status = {child}, None
     deadline = time.monotonic() + grace_s
     while (left_s := deadline - time.monotonic()) > 0:
-        if (status := _reap().get(child)) is not None:
-            return status
+        status = _reap().get(child, status)
+        if not _has_children():
+            break
+        for pid in set(_children()) - asked:
+            asked.add(pid)
+            _ask(os.kill, pid)
         _sleep(wakeup, min(left_s, _LOOK_EVERY_S))
-    return None
+    return status
+
+
+def _ask(send: Callable[[int, int], None], target: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        send(target, signal.SIGTERM)
+        # One that was stopped would never hear of it.
+        send(target, signal.SIGCONT)
 
 
 def _kill_all(child: int) -> None:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "find_executable", "run", "signal_name"]
 
 _GRACE_S = 2.0
-_END_WITHIN_S = 15.0
+# A launcher has other nodes to tell. It takes no longer than it needs.
+_GRACE_OF_LAUNCHER_S = 10.0
+_END_WITHIN_S = 30.0
 _NOT_FOUND = 127
 _BY_SIGNAL = 128
 _FIRST_REAL_TIME_SIGNAL = 32
@@ -67,7 +69,9 @@ class Ended:
         if self.exit_code < 0:
             return -self.exit_code
         number = self.exit_code - _BY_SIGNAL
-        return number if self.command.launcher and 0 < number < _FIRST_REAL_TIME_SIGNAL else 0
+        # NWChem ends itself by SIGTERM where its input is wrong.
+        is_signal = 0 < number < _FIRST_REAL_TIME_SIGNAL and number != signal.SIGTERM
+        return number if self.command.launcher and is_signal else 0
 
 
 def run(
@@ -76,7 +80,7 @@ def run(
     *,
     environment: Mapping[str, str],
     time_limit_s: float,
-    grace_s: float = _GRACE_S,
+    grace_s: float | None = None,
 ) -> Ended:
     """Run a command in a folder and return how it ended; see `Ended.check`.
 
@@ -90,7 +94,8 @@ def run(
         environment: All its environment variables, but for those that the command sets, and for those of a
             batch system or an MPI launcher that describe this process alone.
         time_limit_s: Time after which it is killed.
-        grace_s: Time between SIGTERM and SIGKILL at the time limit.
+        grace_s: Time between SIGTERM and SIGKILL at the time limit; when None, what a code needs, and longer
+            for one with a launcher.
 
     Raises:
         ReferenceSetupError: If the executable was not found.
@@ -99,6 +104,8 @@ def run(
     """
     everything = {**environment_of_code(environment), **command.environment}
     words = _words(command, everything.get("PATH"))
+    if grace_s is None:
+        grace_s = _GRACE_OF_LAUNCHER_S if command.launcher else _GRACE_S
     arguments = guarded(words, owner=os.getpid(), grace_s=grace_s)
     started = time.monotonic()
     with ExitStack() as files:
