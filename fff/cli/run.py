@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["resume", "run"]
 
+AFTERWARDS_S = 30.0
+"""What is left of a job after fff, in seconds, for its batch script to submit the next one."""
+
 Accept = Annotated[
     bool,
     typer.Option(
@@ -120,7 +123,7 @@ def _earlier(walltime_end: float | None, allocation: Allocation | None) -> float
     """Return when this process must be over if it is to be over before the job that it runs in."""
     if allocation is None or allocation.left_s is None:
         return walltime_end
-    job_end = time.monotonic() + allocation.left_s
+    job_end = time.monotonic() + allocation.left_s - AFTERWARDS_S
     return job_end if walltime_end is None else min(walltime_end, job_end)
 
 

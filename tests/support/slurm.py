@@ -62,9 +62,9 @@ class Slurm:
         """Return the jobs that run, the oldest first."""
         return sorted((job for job, state in self.jobs().items() if state == "RUNNING"), key=int)
 
-    def submit(self, script: Path, *arguments: str) -> str:
-        """Submit a batch script and return the number of the job."""
-        return self.call("sbatch", "--parsable", *arguments, str(script)).strip()
+    def submit(self, *words: str | Path) -> str:
+        """Submit options of sbatch, a batch script and its arguments; return the number of the job."""
+        return self.call("sbatch", "--parsable", *map(str, words)).strip()
 
     def cancel_all(self) -> None:
         """Cancel every job, and wait until none is left."""

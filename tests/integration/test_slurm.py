@@ -1,0 +1,195 @@
+"""Campaigns on a real Slurm: blocks are cancelled, expire, cannot start; a batch job follows the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.faults.campaign import Campaign
+from tests.faults.kill import Reference, differences
+from tests.support.slurm import slurm_for_tests
+
+# Minutes on a free machine; a busy one may take long to start the workers of a block.
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "stop": {"max_labels": 12, "grace_s": 2.0},
+    "sampling": {"n_frames": 4},
+    "test": {"n_frames": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    with pytest.MonkeyPatch.context() as monkeypatch, slurm_for_tests(monkeypatch) as slurm:
+        yield slurm
+
+
+@pytest.fixture(autouse=True)
+def no_job_left(slurm):
+    """Fail a test that leaves a job of its campaign in the queue."""
+    yield
+    left = slurm.jobs()
+    slurm.cancel_all()
+    assert not left, f"jobs left in the queue: {left}"
+
+
+def on_slurm(folder, *, inside_allocation=False, nodes=None, **sections):
+    """Return a campaign on blocks of one worker each."""
+    campaign = Campaign(folder, time_limit_s=3600.0, **{**SMALL, **sections})
+    kind = {"workers_per_node": 1, "walltime": "00:10:00", "max_blocks": 1, **(nodes or {})}
+    campaign.settings["site"] = {
+        "kind": "slurm",
+        "inside_allocation": inside_allocation,
+        "poll_s": 1,
+        "heartbeat_s": 10,
+        "nodes": {"any": kind},
+    }
+    campaign.config.write_text(json.dumps(campaign.settings, indent=1))
+    return campaign
+
+
+def n_labels(campaign):
+    return sum(event.kind == "calculate" and event.outcome == "done" for event in campaign.events())
+
+
+def n_begun(campaign):
+    return sum(what == "begin" for what, _ in campaign.calculations())
+
+
+def lost(campaign):
+    """Return how often each request ended without a result."""
+    return Counter(event.request for event in campaign.events() if event.outcome == "failed")
+
+
+def check_labels(campaign):
+    """Check that as many labels are there as asked for, and that none was made twice but those in flight."""
+    rows = campaign.rows()
+    assert len(rows) == campaign.settings["stop"]["max_labels"]
+    assert len({row["hash"] for row in rows.values()}) == len(rows)
+    status = json.loads(campaign.run.status.read_text())
+    assert (status["state"], status["stopped_by"]) == ("finished", None)
+    assert status["labels"]["failed"] == 0
+    begun = Counter(key for what, key in campaign.calculations() if what == "begin")
+    failed = lost(campaign)
+    for request, row in rows.items():
+        if row["key"] not in campaign.also_elsewhere:
+            assert begun[row["key"]] <= 1 + failed[request], request
+
+
+def test_a_job_knows_when_it_ends(slurm):
+    code = "from fff.base.allocation import find_allocation as f; x = f(); print(x.batch_system, x.left_s)"
+    out = slurm.call("srun", "--time=3", sys.executable, "-P", "-c", code)
+    system, left_s = out.split()
+    assert system == "Slurm"
+    assert 60 < float(left_s) <= 180
+
+
+def test_blocks_that_are_cancelled_and_that_expire_cost_only_what_ran_on_them(slurm, tmp_path):
+    nodes = {"max_blocks": 2, "min_blocks": 2, "drain_s": 60}
+    with on_slurm(tmp_path, nodes=nodes) as campaign:
+        campaign.slow_down(0.5)
+        campaign.start()
+        assert campaign.wait_until(lambda: len(slurm.running()) == 2 and n_labels(campaign) >= 2, "labels")
+        # One is cancelled while a calculation runs.
+        first = slurm.running()[0]
+        slurm.call("scancel", first)
+        assert campaign.wait_until(lambda: first not in slurm.jobs(), "the end of the cancelled block")
+        done = n_labels(campaign)
+        assert campaign.wait_until(lambda: n_labels(campaign) >= done + 2, "labels after it")
+        # What begins now would take hours; the blocks may run for a minute only.
+        campaign.slow_down(7200)
+        begun = n_begun(campaign)
+        assert campaign.wait_until(lambda: n_begun(campaign) > begun, "a long calculation")
+        campaign.slow_down(0)
+        jobs = slurm.running()
+        for job in jobs:
+            slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+        assert campaign.wait_until(lambda: not set(jobs) & set(slurm.jobs()), "the end of the blocks' time")
+        assert campaign.wait() == 0, campaign.last_line
+        assert lost(campaign)
+        check_labels(campaign)
+        assert campaign.left() == []
+
+
+def test_a_killed_campaign_leaves_no_job_and_goes_on(slurm, tmp_path):
+    with on_slurm(tmp_path, nodes={"max_blocks": 2, "min_blocks": 2}) as campaign:
+        campaign.slow_down(0.5)
+        campaign.start()
+        assert campaign.wait_until(lambda: slurm.running() and n_labels(campaign) >= 2, "labels")
+        before = campaign.rows()
+        for process in [*campaign.find("server"), *campaign.find("main")]:
+            os.kill(process.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        assert campaign.wait() == -signal.SIGKILL
+        slurm.wait_until(lambda: not slurm.jobs(), "the end of what it had submitted")
+        assert time.monotonic() - killed < 120
+        campaign.slow_down(0)
+        campaign.start("resume", str(campaign.run.path))
+        assert campaign.wait() == 0, campaign.last_line
+        rows = campaign.rows()
+        assert {request: rows.get(request) for request in before} == before
+        assert len(rows) == 12
+        assert campaign.left() == []
+
+
+def test_in_serial_order_laptop_and_slurm_give_the_same_labels(slurm, tmp_path):
+    laptop = Reference.made_in(tmp_path / "laptop", "serial", **SMALL)
+    with on_slurm(tmp_path / "slurm") as campaign:
+        campaign.start()
+        assert campaign.wait() == 0, campaign.last_line
+        assert differences(SimpleNamespace(campaign=campaign), laptop) == []
+
+
+def test_a_job_stops_at_its_walltime_and_submits_one_that_finishes(slurm, tmp_path):
+    folder = tmp_path / "steering"
+    with on_slurm(folder, inside_allocation=True) as campaign:
+        # As a user would: the lines that say CHANGE.
+        text = (ROOT / "configs" / "slurm.sh").read_text()
+        text = text.replace("--time=24:00:00", "--time=00:02:00")
+        text = text.replace("# module load python/3.12", f"PATH={Path(sys.executable).parent}:$PATH")
+        script = folder / "mine.sh"
+        script.write_text(text)
+        campaign.slow_down(0.2)
+        first = slurm.submit(f"--chdir={folder}", script, campaign.config, campaign.run.path)
+        slurm.wait_until(lambda: n_labels(campaign) >= 2, "labels")
+        campaign.slow_down(7200)
+        slurm.wait_until(lambda: first not in slurm.jobs(), "the end of the first job")
+        campaign.slow_down(0)
+        said = (folder / f"fff-{first}.txt").read_text()
+        assert f"Job    Slurm job {first} ends in" in said
+        assert "Stopped: the walltime is near. Resume with: fff resume " in said
+        (second,) = slurm.jobs()
+        slurm.wait_until(lambda: not slurm.jobs(), "the end of the second job")
+        said = (folder / f"fff-{second}.txt").read_text()
+        assert "Job 2 of 50 at most" in said
+        assert "Finished: " in said
+        check_labels(campaign)
+
+
+UNUSABLE = {
+    "a partition that is not there": ({"partition": "none"}, "invalid partition"),
+    "a line of set_up that fails": ({"set_up": ["module_that_is_missing load"]}, "module_that_is_missing"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "words"), UNUSABLE.values(), ids=UNUSABLE)
+def test_blocks_that_cannot_start_end_the_campaign_soon_with_the_reason(slurm, tmp_path, nodes, words):
+    with on_slurm(tmp_path, nodes=nodes) as campaign:
+        began = time.monotonic()
+        campaign.start()
+        assert campaign.wait() in {1, 2}
+        assert time.monotonic() - began < 240
+        said = campaign.output.read_text()
+        assert words in said
+        assert campaign.last_line.startswith("Failed: ") or "Hint: " in said
+        assert campaign.left() == []
