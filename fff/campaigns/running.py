@@ -15,6 +15,7 @@ from fff.campaigns.inputs import load_inputs
 from fff.campaigns.restoring import find_lost
 from fff.campaigns.resuming import read_resumption
 from fff.campaigns.sitting import Outcome, Sitting, last_line
+from fff.compute.sites import make_site
 from fff.config import load_config
 from fff.data.run_directory import RunDirectory
 from fff.data.run_lock import RunLock
@@ -69,6 +70,7 @@ def open_campaign(
         KeyboardInterrupt: If SIGINT or SIGTERM came before the campaign was running.
     """
     run = RunDirectory(loaded.run_dir)
+    make_site(loaded.config.site).check_here(run.path)
     lock = RunLock(run.lock, say)
     with _Signals() as signals:
         is_opened = run.is_opened

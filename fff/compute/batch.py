@@ -26,17 +26,25 @@ from parsl.launchers import MpiExecLauncher, SimpleLauncher
 from parsl.launchers.base import Launcher
 from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider
 
-from fff.base.errors import RunDirectoryError
+from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.redaction import redact
 from fff.compute.launching import POLL_MS, interchange_command, set_up_lines, workers_command
 from fff.config.site import BatchSite, PbsNodes, SlurmNodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from fff.config.site import NodesSection
 
-__all__ = ["LEDGER", "batch_executor", "batch_scripts", "cancel_jobs", "check_path", "try_script"]
+__all__ = [
+    "LEDGER",
+    "batch_executor",
+    "batch_scripts",
+    "cancel_jobs",
+    "check_allocation",
+    "check_path",
+    "try_script",
+]
 
 LEDGER = "jobs.jsonl"
 """File in the folder `parsl` that names the jobs that were submitted, until they are over for certain."""
@@ -169,6 +177,19 @@ def check_path(run_dir: Path) -> None:
         msg = f"The run directory {run_dir} has a name that batch scripts cannot hold."
         hint = "Choose another with --run-dir: letters, digits and _ - . , : = + @ % only, and no blanks."
         raise RunDirectoryError(msg, hint=hint, path=str(run_dir))
+
+
+def check_allocation(site: BatchSite) -> None:
+    """Check that this process is in a job where the site says so.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    variable = "SLURM_JOB_ID" if site.kind == "slurm" else "PBS_JOBID"
+    if site.inside_allocation and variable not in os.environ:
+        msg = f"`site.inside_allocation` is true, but this process is in no job: {variable} is not set."
+        hint = "Start fff in a batch script; or set the key to false, to have jobs submitted."
+        raise ConfigError(msg, hint=hint, key="site.inside_allocation", value=True)
 
 
 def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> HighThroughputExecutor:
@@ -358,27 +379,18 @@ def _not_submitted(_cmd: str, _timeout: int | None = None) -> tuple[int, str, st
     return 0, "Submitted batch job 0", ""
 
 
-def try_script(kind: str, script: str, run: Callable[..., Any] = subprocess.run) -> tuple[bool, str]:
-    """Return whether the batch system would take a script, which it does not run, and its words.
-
-    Only Slurm can do so.
-
-    Args:
-        kind: Kind of the site.
-        script: The script.
-        run: Runs a command, as `subprocess.run` does.
+def try_script(script: str) -> tuple[bool, str]:
+    """Return whether Slurm would take a script, which it does not run, and its words.
 
     Raises:
-        OSError: If there is no such command.
+        OSError: If there is no sbatch.
+        subprocess.TimeoutExpired: If it does not answer.
     """
-    if kind != "slurm":
-        msg = "PBS cannot judge a script without running it"
-        raise FileNotFoundError(msg)
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(script)
         file.flush()
-        ended = run(
-            ["sbatch", "--test-only", file.name],
+        ended = subprocess.run(
+            ["sbatch", "--test-only", file.name],  # noqa: S607 - where it lies is the site's business
             capture_output=True,
             text=True,
             timeout=_COMMAND_TIMEOUT_S,

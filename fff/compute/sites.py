@@ -92,14 +92,24 @@ class Site:
         """Whether workers come and go with jobs of a batch system that this site submits."""
         return self.batch is not None and not self.batch.inside_allocation
 
+    def check_here(self, run_dir: Path) -> None:
+        """Check that this process, and this run directory, can be a campaign's on this site.
+
+        Raises:
+            RunDirectoryError: If batch scripts cannot name the run directory.
+            ConfigError: If the site is inside an allocation, and this process is not.
+        """
+        if self.batch is not None:
+            from fff.compute.batch import check_allocation, check_path
+
+            check_path(run_dir)
+            check_allocation(self.batch)
+
     def parsl_config(self, run_dir: Path) -> Config:
         """Return the Parsl config of this site; Parsl's files go to the folder `parsl` of the run directory.
 
         Args:
             run_dir: The run directory.
-
-        Raises:
-            RunDirectoryError: If batch scripts cannot name the run directory.
         """
         from parsl.config import Config
 
@@ -119,9 +129,8 @@ class Site:
     def _executors(self, run_dir: Path) -> list[HighThroughputExecutor]:
         if self.batch is None:
             return [_executor(name, pool) for name, pool in self.specification.items()]
-        from fff.compute.batch import batch_executor, check_path
+        from fff.compute.batch import batch_executor
 
-        check_path(run_dir)
         kinds = self.batch.kinds_of_node()
         return [batch_executor(name, self.batch, nodes, run_dir) for name, nodes in kinds.items()]
 

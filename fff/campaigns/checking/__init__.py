@@ -11,6 +11,7 @@ from fff.base.errors import FffError
 from fff.base.redaction import redact
 from fff.campaigns.checking.costs import estimate_disk, estimate_time
 from fff.campaigns.checking.findings import Finding, Known, failed, fine
+from fff.campaigns.checking.jobs import try_jobs
 from fff.campaigns.checking.labelling import find_inputs, find_method, label_smallest
 from fff.campaigns.checking.surroundings import (
     find_accelerators,
@@ -69,6 +70,7 @@ _PROBES = (
     _Probe("clock", "comparing clocks", find_clock),
     _Probe("method", "setting up the reference method", find_method),
     _Probe("label", "calculating a label of the smallest structure", label_smallest),
+    _Probe("jobs", "asking the batch system", try_jobs),
     _Probe("site", "trying the workers: a training, dynamics", try_site),
     _Probe("disk", "estimating the disk that is needed", estimate_disk),
     _Probe("cost", "estimating the time that is needed", estimate_time),

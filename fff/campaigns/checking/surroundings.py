@@ -28,6 +28,7 @@ from fff.campaigns.inputs import check_run_dir
 from fff.campaigns.running import look_at
 from fff.compute.sites import make_site
 from fff.config import AseReference, PyscfReference, WorkstationSite, XtbCliReference, XtbReference
+from fff.config.site import BatchSite
 from fff.data.run_directory import RunDirectory
 from fff.external import Command, find_executable, parse_command
 from fff.reference import make_reference
@@ -131,6 +132,9 @@ def find_executables(known: Known) -> Iterator[Finding]:
 
 def find_accelerators(known: Known) -> Iterator[Finding]:
     """Ask torch, in a process of its own, which devices there are, and compare with the config."""
+    if isinstance(known.config.site, BatchSite):
+        yield skipped("accelerators", "those of the nodes are asked for with the jobs")
+        return
     try:
         devices = _devices()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -193,6 +197,9 @@ def find_memory(known: Known) -> Iterator[Finding]:
         for name, pool in site.specification.items()
     )
     cores = cores_found()
+    if site.submits_jobs:
+        yield fine("machine", f"{cores} cores, {total / _GB:.0f} GB of memory here; on nodes {workers}")
+        return
     found = f"{cores} cores, {total / _GB:.0f} GB of memory; {workers}"
     values = {"cores": cores, "memory_GB": round(total / _GB, 1), "workers": site.pools}
     used = sum(pool.n_workers * pool.n_threads for pool in site.specification.values())

@@ -22,6 +22,7 @@ from fff.compute.server import start_server, stop_server
 from fff.compute.sites import make_site
 from fff.compute.stores import ModelShelf, open_store
 from fff.compute.tasks import FUNCTIONS, Call
+from fff.config.site import BatchSite, LaptopSite
 from fff.data.packing import labels_to_bytes
 from fff.data.records import Frame, Label
 from fff.data.run_directory import RunDirectory
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fff.compute.parcels import Parcel
     from fff.compute.server import TaskServer
     from fff.compute.sites import Site
+    from fff.config.site import SiteSection
 
 __all__ = ["try_site"]
 
@@ -106,10 +108,18 @@ class _Answer:
     total_s: float = 0.0
 
 
+def _tried_here(section: SiteSection) -> SiteSection:
+    """Return the site that is tried: a worker of this machine where jobs would wait in a queue."""
+    if isinstance(section, BatchSite) and not section.inside_allocation:
+        return LaptopSite(n_workers=1)
+    return section
+
+
 @contextlib.contextmanager
 def _started(known: Known, run: RunDirectory) -> Iterator[_Trial]:
     """Open what a campaign works with; in the order in which one closes it, too."""
-    site = make_site(known.config.site)
+    site = make_site(_tried_here(known.config.site))
+    site.check_here(run.path)
     run.path.mkdir()
     queues = LocalQueues(topics=[_TOPIC])
     with contextlib.ExitStack() as stack:
@@ -276,7 +286,9 @@ def _named_parcel(folders: dict[str, Path]) -> Parcel:
 
 def _about_workers(known: Known, trial: _Trial, answer: _Answer) -> Iterator[Finding]:
     pool = trial.site.specification[answer.pool]
-    name = f"{known.config.site.kind}, pool {answer.pool}"
+    name = f"{trial.site.name}, pool {answer.pool}"
+    if trial.site.name != known.config.site.kind:
+        name = "a worker on this machine, in place of those of the nodes"
     if answer.failure:
         hint = _repair(answer.failure)
         yield failed(

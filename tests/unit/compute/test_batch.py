@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from fff.base.errors import RunDirectoryError
+from fff.base.errors import ConfigError, RunDirectoryError
 from fff.compute import batch
-from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_path
+from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_allocation, check_path
 from fff.config.site import PbsSite, SlurmSite
 
 SLURM = {
@@ -124,6 +124,15 @@ def test_inside_an_allocation_each_kind_of_node_is_a_step_of_the_job(tmp_path):
 def test_a_run_directory_that_no_script_can_name_is_refused(tmp_path):
     with pytest.raises(RunDirectoryError, match="batch scripts cannot hold"):
         check_path(tmp_path / "two words")
+
+
+def test_a_site_inside_an_allocation_needs_one(monkeypatch):
+    site = SlurmSite.model_validate({"kind": "slurm", "nodes": {"cpu": {}}, "inside_allocation": True})
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ConfigError, match="SLURM_JOB_ID is not set"):
+        check_allocation(site)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    check_allocation(site)
 
 
 def test_the_jobs_of_the_ledger_are_cancelled_once(tmp_path, monkeypatch):
