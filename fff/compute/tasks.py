@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from proxystore.proxy import ProxyResolveError
 
-from fff.base.errors import FffError, ModelFileError
+from fff.base.errors import ConfigError, FffError, ModelFileError
 from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
 from fff.base.redaction import redact
-from fff.data.accuracy import force_accuracy
 from fff.compute.hosts import leased
+from fff.data.accuracy import force_accuracy
 from fff.data.deviation import force_deviation
 from fff.data.frames import FrameStore
 from fff.data.packing import UNPACKABLE, labels_from_bytes, labels_to_bytes
@@ -186,11 +187,13 @@ def _give_up(call: Call) -> None:
 
 
 def _failure(call: Call, error: Exception) -> dict[str, Any]:
-    message = (error.message if isinstance(error, FffError) else str(error)) or type(error).__name__
-    hint = f" {error.hint}" if isinstance(error, FffError) and error.hint else ""
+    # What a proxy raises says no more than that it was a proxy.
+    cause = (isinstance(error, ProxyResolveError) and error.__cause__) or error
+    message = (cause.message if isinstance(cause, FffError) else str(cause)) or type(cause).__name__
+    hint = f" {cause.hint}" if isinstance(cause, FffError) and cause.hint else ""
     values = {
         "failure_class": _class_of(error),
-        "error": type(error).__name__,
+        "error": type(cause).__name__,
         "message": redact(message + hint)[:MESSAGE_LENGTH],
     }
     trace = call.path("tasks", f"{call.request}.failure.txt")
@@ -207,6 +210,10 @@ def _failure(call: Call, error: Exception) -> dict[str, Any]:
 def _class_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
+    if isinstance(error, ProxyResolveError):
+        # The store has lost what the request names, or is out of reach: asked again, it is stored anew.
+        # A password that is missing stays so.
+        return "setup" if isinstance(error.__cause__, ConfigError) else "lost"
     return getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup")
 
 

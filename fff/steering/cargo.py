@@ -13,6 +13,7 @@ from fff.base.ids import settings_hash, sha256_bytes
 from fff.compute.tasks import MESSAGE_LENGTH, Call, overtime_note
 from fff.data.packing import labels_from_bytes, labels_to_bytes
 from fff.models import fit_reference_energies
+from fff.steering.records import LOST, MAX_LOSSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -45,6 +46,8 @@ SETTINGS = {
 }
 """Sections of the config that a kind of task is told."""
 
+_WORKERS_LOST = "ManagerLost("
+"""How Colmena tells Parsl's error for all tasks of a block; that of one worker alone is a `WorkerLost`."""
 
 _SPARE = 1.1
 _SPARE_S = 300.0
@@ -128,21 +131,39 @@ class Cargo:
         """Remember the hash of a member: rows of the database say which one drove the dynamics."""
         self._hashes[request.args["directory"]] = f"sha256:{values['sha256']}"
 
-    def explain_loss(self, call: Call, result: Result) -> dict[str, Any]:
+    def explain_loss(self, request: Request, call: Call, result: Result) -> dict[str, Any]:
         """Return the envelope of a task that gave none: its worker died, was killed, or is out of reach."""
-        failure = result.failure_info
-        message = "The task ended without a result." if failure is None else failure.exception
+        failure_class, message = self._find_loss(request, call, result)
+        return {
+            "outcome": "failed",
+            "values": {
+                "failure_class": failure_class,
+                "error": "LostTask",
+                "message": message[:MESSAGE_LENGTH],
+            },
+        }
+
+    def _find_loss(self, request: Request, call: Call, result: Result) -> tuple[str, str]:
+        """Return the failure class of a task that gave no result, and a sentence about it."""
         note = overtime_note(call)
         # One that an earlier attempt has left says nothing about this one.
         if note.is_file() and note.stat().st_mtime > (result.timestamp.created or 0.0):
-            message = (
+            return "retry", (
                 f"{call.request} did not end within {call.limit_s:.0f} s, so its worker was killed; "
                 f"{note.relative_to(self.run.path)} says where it was."
             )
-        return {
-            "outcome": "failed",
-            "values": {"failure_class": "retry", "error": "LostTask", "message": message[:MESSAGE_LENGTH]},
-        }
+        if result.failure_info is None:
+            return "retry", "The task ended without a result."
+        exception = result.failure_info.exception
+        if not exception.startswith(_WORKERS_LOST):
+            return "retry", exception
+        n_losses = request.losses + 1
+        if n_losses < MAX_LOSSES:
+            return LOST, f"The workers that ran {request.id} went away with it: {exception}."
+        return LOST, (
+            f"{request.id} was lost {n_losses} times in a row with the workers that ran it: it never ended "
+            f"within a block. Is the `walltime` of its nodes long enough? The last loss: {exception}."
+        )
 
     def release(self, call: Call) -> None:
         """Note that a request has ended: what it named may go unless others need it."""
@@ -186,6 +207,8 @@ class Cargo:
         settings = {section: self._config[section] for section in SETTINGS.get(kind, ())}
         if kind == "score":
             settings["deviation"] = self._config["selection"]["deviation"]
+        if "reference" in settings:
+            settings["mpi_launch"] = self._config["site"]["mpi_launch"]
         return settings
 
     def _limit_s(self, request: Request) -> float:
@@ -207,8 +230,6 @@ class Cargo:
             return lambda: {"told.json": told}
         if kind == "labels":
             return lambda: self._training_parcel(self._read_labels(int(rest)))
-        if "reference" in settings:
-            settings["mpi_launch"] = self._config["site"]["mpi_launch"]
         if kind == "baseline":
             return lambda: self._training_parcel(self._read_baseline(int(rest)))
         return lambda: read_models(self.run.models, member_folders(key))

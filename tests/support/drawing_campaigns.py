@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from tests.support.playing_campaigns import Game, answer, frame
+from tests.support.playing_campaigns import EXTERNAL, Game, answer, frame
 
 if TYPE_CHECKING:
     from fff.steering.records import Request
@@ -19,8 +19,41 @@ POOLS = st.one_of(
 
 
 @st.composite
-def campaigns(draw) -> dict[str, Any]:
-    """Draw the options of a campaign."""
+def campaigns(draw, *, large: bool = False) -> dict[str, Any]:
+    """Draw the options of a campaign.
+
+    Args:
+        draw: Hypothesis gives it.
+        large: Whether kinds of task are in any pools, and some calculations take several slots.
+    """
+    options = draw(_campaigns())
+    if not large:
+        return options
+    pools = {name: draw(st.integers(1, 6)) for name in ("a", "b", "c")}
+    groups = {name: draw(st.sampled_from(sorted(pools))) for name in ("train", "score", "dynamics", "label")}
+    pool_of = {kind: groups[group] for kind, group in _GROUPS.items()}
+    used = {name: n for name, n in pools.items() if name in groups.values()}
+    slots = st.integers(1, used[pool_of["calculate"]])
+    options["calculation"]["nodes_by_size"] = [[0, 1], [40, draw(slots)], [80, draw(slots)]]
+    sizes = tuple(draw(st.lists(st.sampled_from([3, 5, 9]), min_size=1, max_size=5)))
+    return {**options, **EXTERNAL, "pools": used, "pool_of": pool_of, "sizes": sizes}
+
+
+_GROUPS = {
+    "train": "train",
+    "train-baseline": "train",
+    "refit": "train",
+    "score": "score",
+    "choose": "score",
+    "evaluate": "score",
+    "dynamics": "dynamics",
+    "calculate": "label",
+    "reference-dynamics": "label",
+}
+
+
+@st.composite
+def _campaigns(draw) -> dict[str, Any]:
     retrain_every = draw(st.integers(1, 5))
     n_initial = draw(st.integers(2, 6))
     n_imported = draw(st.sampled_from([0, 0, 1, 2, 8]))
@@ -72,8 +105,9 @@ class Chance:
 
     Args:
         seed: Everything follows from it.
-        rates: How often tasks fail at their first and at later tries, runs end at once, audits fail, frames
-            are ones that were met before, and frames get no score.
+        rates: How often tasks fail at their first and at later tries, how often it is their block that they
+            are lost with, how often runs end at once, audits fail, frames are ones that were met before, and
+            frames get no score.
     """
 
     def __init__(self, seed: int, rates: dict[str, float]) -> None:
@@ -86,7 +120,8 @@ class Chance:
         request = self._random.choice(game.open)
         if self._happens("fails" if request.attempt == 1 else "fails again"):
             its_own = request.kind == "calculate" and self._happens("its own")
-            game.fail(request, failure_class="structure" if its_own else "retry")
+            lost = "lost" if self._happens("with its block") else "retry"
+            game.fail(request, failure_class="structure" if its_own else lost)
             return
         change = getattr(self, f"_{request.kind.replace('-', '_')}", lambda values, request: None)
         values = answer(request, game.config)
@@ -94,7 +129,7 @@ class Chance:
         game.finish(request, **values)
 
     def _happens(self, what: str) -> bool:
-        return self._random.random() < self._rates[what]
+        return self._random.random() < self._rates.get(what, 0.0)
 
     def _dynamics(self, values: dict[str, Any], request: Request) -> None:
         if self._happens("ends at once"):

@@ -28,6 +28,12 @@ _ON_CORES = ("dynamics", "calculate", "reference-dynamics")
 LAPTOP = dict.fromkeys([*_ON_ACCELERATORS, *_ON_CORES], "shared")
 WORKSTATION = dict.fromkeys(_ON_ACCELERATORS, "gpu") | dict.fromkeys(_ON_CORES, "cpu")
 
+EXTERNAL: dict[str, Any] = {
+    "reference": {"kind": "ase", "calculator": "nwchem"},
+    "site": {"kind": "laptop", "mpi_launch": "mpiexec -n {ranks}"},
+}
+"""Sections of a config whose calculations may take several slots."""
+
 SMALL: dict[str, Any] = {
     "structures": ["molecule:H2O"],
     "reference": {"kind": "xtb"},
@@ -193,6 +199,9 @@ class Game:
         self._budget = self.config.stop.max_labels
         self._least_free = dict.fromkeys(self.state.capacity, 0)
         self._largest_pool = 0
+        self._first_in_line: dict[str, str] = {}
+        self._waited: Counter[str] = Counter()
+        self._most_slots = Counter(self.state.capacity)
         self._written: set[str] = set()
         self._given_up: set[str] = set()
         self._take(self.policy.start())
@@ -224,6 +233,10 @@ class Game:
         """Have a task give its result; returns what the policy asks for then."""
         return self._handle(request, "done", {**answer(request, self.config), **values})
 
+    def answer(self, request: Request) -> list[Request]:
+        """Have a label found in the database; returns what the policy asks for then."""
+        return self._handle(request, "done", answer(request, self.config))
+
     def fail(
         self, request: Request, message: str = "it broke", failure_class: str | None = None
     ) -> list[Request]:
@@ -247,12 +260,17 @@ class Game:
             if label["hash"] not in self.state.known:
                 self.labels.append(label["request"])
                 self.hashes_done.add(label["hash"])
+        was_open = list(self.open)
         new = self.policy.handle(event)
+        for request in was_open:
+            if request.kind == "calculate" and request.id in {waiting.id for waiting in self.state.line}:
+                self.hashes_in_flight[request.args["hash"]] -= 1
         # What is done, on its way or open stays so where fewer labels, slots or frames are allowed.
         self._budget = max(self.config.stop.max_labels, own)
         used = _slots_used(request for request in self.open if request not in new)
         self._least_free = {pool: min(0, n - used[pool]) for pool, n in self.state.capacity.items()}
         self._largest_pool = len(self.state.pool)
+        self._most_slots |= Counter(self.state.capacity)
         self._take(new)
         return new
 
@@ -298,7 +316,7 @@ class Game:
         return self
 
     def _handle(self, request: Request, outcome: Any, values: Mapping[str, Any]) -> list[Request]:
-        assert request.id in self.policy.open_requests
+        assert request in [*self.open, *self.state.line]
         event = Event(
             seq=len(self.events),
             kind=request.kind,
@@ -318,9 +336,32 @@ class Game:
                 self.n_made += 1
         if request.kind in WRITERS and outcome == "done":
             self._written.add(request.id)
+        self._count_wait(request)
         new = self.policy.handle(event)
+        self._check_line(new)
         self._take(new)
         return new
+
+    def _count_wait(self, ended: Request) -> None:
+        """Check that whoever is first in line waits for no more tasks than there are slots, or were once.
+
+        Those do not count that end while it waits for a long one in any case.
+        """
+        first = self.state.first_in_line(ended.pool)
+        self._first_in_line = {} if first is None else {ended.pool: first.id}
+        if first is not None and not self.policy._scheduler._waits_for_long(first):
+            self._waited[first.id] += 1
+            assert self._waited[first.id] <= self._most_slots[ended.pool], f"{first.id} is starved"
+
+    def _check_line(self, new: Sequence[Request]) -> None:
+        """Check that nothing long goes before who was first in line, and still is."""
+        for pool, name in self._first_in_line.items():
+            first = self.state.first_in_line(pool)
+            if first is not None and first.id == name:
+                passing = {request.kind for request in new if request.pool == pool}
+                assert not passing & {"train", "train-baseline", "reference-dynamics"}
+            else:
+                self._waited[name] = 0
 
     def _take(self, new: Sequence[Request]) -> None:
         self.asked += new
@@ -362,6 +403,9 @@ class Game:
             assert self._least_free[pool] <= state.free[pool] <= slots
             assert state.free[pool] + used[pool] == slots
             self._least_free[pool] = min(0, state.free[pool])
+            first = state.first_in_line(pool)
+            # Who is first in line begins as soon as there is room.
+            assert first is None or state.free[pool] < first.slots or self.policy.verdict is not None
         assert state.n_open == Counter(request.kind for request in [*self.open, *state.line])
 
     def _check_files(self) -> None:

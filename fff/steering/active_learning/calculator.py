@@ -52,12 +52,17 @@ class Calculator:
             request = self._request(frame, hash_, {"source": "initial", "segment": frame})
             state.initial_open.add(request.id)
             return request
-        audits = self._audits()
-        fraction = state.config.audit.fraction
-        draw = uniform(state.seed, "audit-or-selection", state.n_calculations)
-        if audits and (not state.selected or draw < fraction):
-            return self._take_audit(audits[0])
-        return self._take_selected(next(iter(state.selected)))
+        audit = self._next_audit()
+        return self._take_selected(next(iter(state.selected))) if audit is None else self._take_audit(audit)
+
+    def next_slots(self) -> int:
+        """Return how many slots the next label takes; there must be one that is wanted."""
+        state = self.state
+        if state.initial:
+            return state.slots_for("calculate", {"frame": state.initial[0][0]})
+        audit = self._next_audit()
+        of = state.pool[next(iter(state.selected))] if audit is None else audit
+        return state.slots_for("calculate", {"trajectory": of.trajectory})
 
     def receive(self, event: Event, request: Request) -> None:
         """Take in a label or a failure, and judge the run that was audited."""
@@ -155,6 +160,13 @@ class Calculator:
             return self.state.audits
         known = self.state.known
         return [a for a in self.state.audits if a.model != START_MODEL and a.hash not in known]
+
+    def _next_audit(self) -> Audit | None:
+        """Return the audit whose turn it is, or None if it is the selection's."""
+        state = self.state
+        audits = self._audits()
+        draw = uniform(state.seed, "audit-or-selection", state.n_calculations)
+        return audits[0] if audits and (not state.selected or draw < state.config.audit.fraction) else None
 
     def _drop_known(self) -> None:
         """Drop from the heads of the lists what the reference knows by now: nothing is calculated twice."""

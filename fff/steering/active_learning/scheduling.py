@@ -55,6 +55,7 @@ class Scheduler:
         tester: Tester,
     ) -> None:
         self.state = state
+        self._calculator = calculator
         self._tester = tester
         self._sampler = sampler
         self._selector = selector
@@ -69,6 +70,12 @@ class Scheduler:
             ("train-baseline", tester.wants_training, tester.take_training),
         )
         self._sampling: Work = ("dynamics", sampler.wants_slot, sampler.take)
+        self._short_work: Sequence[Work] = (
+            *self._inference,
+            ("dynamics", self._wants_its_sampling, sampler.take),
+            ("calculate", self._has_room_for_calculation, calculator.take),
+            self._sampling,
+        )
         self._cpu_work: Sequence[Work] = (
             ("reference-dynamics", self._wants_test_set, tester.take_reference),
             ("dynamics", self._wants_its_sampling, sampler.take),
@@ -123,7 +130,7 @@ class Scheduler:
             return first
         if not self._waits_for_long(first):
             return None
-        return self._take(pool, *self._inference, self._sampling)
+        return self._take(pool, *self._short_work)
 
     def _new(self, pool: str) -> Request | None:
         """Return what comes next where nothing stands in line; it may need more slots than are free."""
@@ -170,6 +177,11 @@ class Scheduler:
         if not state.initial_done or not self._tester.wants_test_set():
             return False
         return state.capacity[state.pool_of["reference-dynamics"]] > self._tester.next_slots()
+
+    def _has_room_for_calculation(self) -> bool:
+        """Whether the next calculation could run on what is left."""
+        free = self.state.free[self.state.pool_of["calculate"]]
+        return self._calculator.wants_slot() and self._calculator.next_slots() <= free
 
     def _has_room_for_reference(self) -> bool:
         """Whether reference dynamics could run on what is left; no slots are kept for it."""

@@ -25,6 +25,7 @@ from fff.base.errors import (
 )
 from fff.base.ids import sha256_bytes
 from fff.compute import tasks
+from fff.compute.stores import ModelShelf, open_store
 from fff.compute.tasks import Call
 from fff.config import config_from_dict
 from fff.data.deviation import force_deviation
@@ -591,6 +592,17 @@ def test_every_error_has_its_class(run, error, failure_class):
     assert values["failure_class"] == failure_class
     assert values["error"] == type(error).__name__
     assert values["message"]
+
+
+def test_a_task_whose_parcel_is_gone_from_the_store_was_lost(run, tmp_path):
+    shelf = ModelShelf(open_store(tmp_path / "store", f"store of {tmp_path}"))
+    proxy = shelf.acquire(COMMITTEE, lambda: {"told.json": b"{}"})
+    shelf.release(COMMITTEE)
+    shelf.keep(set())
+    values = failed(tasks.score(call(run, {"frames": ["start:0"]}, COMMITTEE, deviation="energy"), proxy))
+    shelf.close()
+    assert (values["error"], values["failure_class"]) == ("ProxyResolveMissingKeyError", "lost")
+    assert "there is no object associated with the key" in values["message"]
 
 
 def test_a_long_message_is_cut(run):

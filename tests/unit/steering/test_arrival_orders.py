@@ -12,6 +12,7 @@ from tests.support.drawing_campaigns import Chance, campaigns
 from tests.support.playing_campaigns import Game
 
 MAX_EVENTS = 6000
+ANY = st.one_of(campaigns(), campaigns(large=True))
 RATES = st.sampled_from([0.0, 0.05, 0.3])
 
 
@@ -44,12 +45,12 @@ def check_finished(game: Game) -> None:
 
 
 NOTHING_FAILS = dict.fromkeys(
-    ["fails", "fails again", "its own", "ends at once", "met before", "no score"], 0.0
+    ["fails", "fails again", "with its block", "its own", "ends at once", "met before", "no score"], 0.0
 )
 
 
 @settings(max_examples=40)
-@given(options=campaigns(), seed=st.integers(0, 2**32), audit_fails=st.sampled_from([0.0, 0.5, 1.0]))
+@given(options=ANY, seed=st.integers(0, 2**32), audit_fails=st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_campaign_in_which_no_task_fails_finishes_whatever_the_order(options, seed, audit_fails):
     game = play(options, seed, {**NOTHING_FAILS, "audit fails": audit_fails})
     check_finished(game)
@@ -61,10 +62,12 @@ def test_a_campaign_in_which_no_task_fails_finishes_whatever_the_order(options, 
 
 @settings(max_examples=40)
 @given(
-    options=campaigns(),
+    options=ANY,
     seed=st.integers(0, 2**32),
     rates=st.fixed_dictionaries(
-        dict.fromkeys(["fails", "ends at once", "met before", "no score", "audit fails"], RATES)
+        dict.fromkeys(
+            ["fails", "with its block", "ends at once", "met before", "no score", "audit fails"], RATES
+        )
     ),
 )
 def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options, seed, rates):
@@ -75,7 +78,7 @@ def test_a_campaign_in_which_every_task_works_at_the_second_try_finishes(options
 
 @settings(max_examples=60)
 @given(
-    options=campaigns(),
+    options=ANY,
     seed=st.integers(0, 2**32),
     rates=st.fixed_dictionaries(dict.fromkeys([*NOTHING_FAILS, "audit fails"], RATES)),
 )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms
 from colmena.models import FailureInformation, Result
+from parsl.app.errors import RemoteExceptionWrapper
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+from parsl.serialize import deserialize, serialize
 from proxystore.proxy import extract
 
 from fff.base.ids import settings_hash, sha256_bytes
@@ -22,7 +27,7 @@ from fff.data.records import Frame, Label
 from fff.data.run_directory import RunDirectory
 from fff.reference import make_reference
 from fff.steering.cargo import LARGEST_TOLD, Cargo, member_folders
-from fff.steering.records import Request
+from fff.steering.records import MAX_LOSSES, Request
 from tests.support.playing_campaigns import SMALL
 
 
@@ -359,7 +364,7 @@ def lost(cargo, call, message: str | None = "worker-lost") -> dict:
     result = Result(((call,), {}))
     if message is not None:
         result.failure_info = FailureInformation.from_exception(RuntimeError(message))
-    return cargo.explain_loss(call, result)
+    return cargo.explain_loss(request("calculate"), call, result)
 
 
 def test_a_lost_task_may_be_tried_again(cargo):
@@ -387,3 +392,54 @@ def test_a_task_that_was_killed_for_its_time_says_so_and_where_the_note_is(cargo
     # The note of an earlier attempt says nothing about this one.
     os.utime(note, (time.time() - 100, time.time() - 100))
     assert "worker-lost" in lost(cargo, call)["values"]["message"]
+
+
+def told_by_parsl(error: Exception) -> str:
+    """Return how an error of Parsl is told by Colmena after it came from where it was raised."""
+    try:
+        raise error
+    except type(error):
+        wrapped = RemoteExceptionWrapper(*sys.exc_info())
+    with pytest.raises(type(error)) as raised:
+        deserialize(serialize(wrapped)).reraise()
+    return FailureInformation.from_exception(raised.value).exception
+
+
+def gone(cargo, error: Exception, losses: int = 0) -> dict:
+    asked = replace(request("calculate"), losses=losses)
+    call, _ = cargo.load(asked)
+    result = Result(((call,), {}))
+    result.failure_info = FailureInformation(exception=told_by_parsl(error))
+    return cargo.explain_loss(asked, call, result)["values"]
+
+
+def test_a_task_whose_workers_all_went_away_is_lost_and_one_whose_worker_died_is_tried_again(cargo):
+    values = gone(cargo, ManagerLost(b"abc", "node-7"))
+    assert values["failure_class"] == "lost"
+    assert values["message"].startswith("The workers that ran request-1 went away with it: ")
+    assert "node-7" in values["message"]
+    values = gone(cargo, WorkerLost(3, "node-7"))
+    assert values["failure_class"] == "retry"
+    assert values["message"] == "WorkerLost(3, 'node-7')"
+
+
+def test_a_task_that_is_lost_again_and_again_asks_whether_the_walltime_is_long_enough(cargo):
+    error = ManagerLost(b"abc", "node-7")
+    assert "walltime" not in gone(cargo, error, MAX_LOSSES - 2)["message"]
+    message = gone(cargo, error, MAX_LOSSES - 1)["message"]
+    assert message.startswith("request-1 was lost 10 times in a row with the workers that ran it")
+    assert "Is the `walltime` of its nodes long enough?" in message
+
+
+def test_a_task_that_was_killed_for_its_time_is_tried_again_also_where_its_workers_went_away(cargo):
+    call, _ = cargo.load(request("calculate"))
+    note = overtime_note(call)
+    note.parent.mkdir(parents=True)
+    note.write_text("in hang")
+    os.utime(note, (time.time() + 5, time.time() + 5))
+    assert gone(cargo, ManagerLost(b"abc", "node-7"))["failure_class"] == "retry"
+
+
+def test_a_task_is_told_how_many_slots_it_has(cargo):
+    assert cargo.load(request("calculate"))[0].slots == 1
+    assert cargo.load(replace(request("calculate"), slots=4))[0].slots == 4

@@ -276,7 +276,7 @@ def test_a_request_that_is_tried_again_is_sent_after_a_while(
 
     monkeypatch.setattr(Outbox, "put", put)
     thinker = make_thinker(queues, log, Scripted([]))
-    thinker.begin([request("a", attempt=attempt)])
+    thinker.begin([request("a", attempt=attempt, losses=losses)])
     assert delays == [delay_s]
 
 
