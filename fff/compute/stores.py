@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from proxystore.connectors.file import FileConnector
 from proxystore.store import Store
@@ -16,12 +16,12 @@ from fff.compute import parcels
 if TYPE_CHECKING:
     from collections.abc import Callable, Set
 
-    from proxystore.connectors.file import FileKey
+    from proxystore.connectors.protocols import Connector
     from proxystore.proxy import Proxy
 
     from fff.compute.parcels import Parcel
 
-__all__ = ["ModelShelf", "open_store"]
+__all__ = ["ModelShelf", "open_store", "store_of_parcels"]
 
 
 def open_store(directory: Path, name: str) -> Store[FileConnector]:
@@ -45,6 +45,15 @@ def open_store(directory: Path, name: str) -> Store[FileConnector]:
     for path in directory.iterdir():
         if path.is_file():
             path.unlink()
+    return store_of_parcels(name, connector)
+
+
+def store_of_parcels[C: Connector[Any]](name: str, connector: C) -> Store[C]:
+    """Return a store of parcels, whatever holds them.
+
+    Raises:
+        proxystore.store.exceptions.StoreExistsError: If a store of this name is open.
+    """
     # The default deserialiser chooses pickle when the header says so; ours knows parcels and nothing else.
     return Store(
         name,
@@ -61,7 +70,8 @@ def open_store(directory: Path, name: str) -> Store[FileConnector]:
 class _Item:
     """What the shelf knows about one key."""
 
-    stored: FileKey | None = None
+    stored: Any = None
+    make: Callable[[], Parcel] | None = None
     in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +87,7 @@ class ModelShelf:
         store: An open store; the shelf closes it.
     """
 
-    def __init__(self, store: Store[FileConnector]) -> None:
+    def __init__(self, store: Store[Any]) -> None:
         self.store = store
         self._items: dict[str, _Item] = {}
         self._kept: frozenset[str] = frozenset()
@@ -104,7 +114,7 @@ class ModelShelf:
         try:
             with item.lock:
                 if item.stored is None:
-                    item.stored = cast("FileKey", self.store.put(make()))
+                    self._put(item, make)
             return self.store.proxy_from_key(item.stored)
         except BaseException:
             self.release(key)
@@ -139,12 +149,12 @@ class ModelShelf:
             return set(self._items)
 
     def n_objects(self) -> int:
-        """Return how many objects really lie in the store's folder."""
+        """Return how many objects really lie in the store."""
         # The connector writes the marker last and removes it last.
         return len(list(Path(self.store.connector.store_dir).glob("*.ready")))
 
     def close(self) -> None:
-        """Remove all objects and the folder, and close the store; may be called twice.
+        """Remove all objects and what held them, and close the store; may be called twice.
 
         Requests may still be released. Stop the task server first: a worker that opens the store later would
         make the folder again.
@@ -164,6 +174,9 @@ class ModelShelf:
     def _take_unwanted(self) -> list[_Item]:
         gone = [key for key, item in self._items.items() if not item.in_flight and key not in self._kept]
         return [self._items.pop(key) for key in gone]
+
+    def _put(self, item: _Item, make: Callable[[], Parcel]) -> None:
+        item.stored = self.store.put(make())
 
     def _evict(self, unwanted: list[_Item]) -> None:
         for item in unwanted:

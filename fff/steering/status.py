@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "StatusWriter", "StoppedBy"]
 
-type StoppedBy = Literal["walltime", "signal", "stop-file"]
+type StoppedBy = Literal["walltime", "signal", "stop-file", "redis"]
 """What stopped a campaign that stopped: a script goes on by itself after a walltime only."""
 
 WRITE_EVERY_S = 2.0
