@@ -11,6 +11,7 @@ The tree::
     │   └── LogDamagedError                  events.jsonl is damaged in the middle
     ├── PortError (OSError)                  the page cannot be served on that port
     ├── CampaignError (RuntimeError)         the campaign cannot go on
+    │   └── SiteError                        its site gives it no workers
     ├── StoreLostError (ConnectionError)     a worker cannot get what the store holds; the task is asked again
     ├── TrainingError (RuntimeError)         a training gave no usable model
     └── ReferenceFailure (RuntimeError)      a reference calculation gave no label
@@ -42,6 +43,7 @@ __all__ = [
     "ReferenceLostError",
     "ReferenceSetupError",
     "RunDirectoryError",
+    "SiteError",
     "SlotsTakenError",
     "StoreLostError",
     "StructureError",
@@ -112,6 +114,10 @@ class PortError(FffError, OSError):
 
 class CampaignError(FffError, RuntimeError):
     """The campaign cannot go on."""
+
+
+class SiteError(CampaignError):
+    """The site gives no workers, and asking again would not help: its jobs are refused, or end at once."""
 
 
 class StoreLostError(FffError, ConnectionError):

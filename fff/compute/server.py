@@ -28,8 +28,9 @@ from colmena.models.methods import PythonMethod
 from colmena.queue.base import QueueRole
 from colmena.task_server.parsl import ParslTaskServer
 
-from fff.base.errors import CampaignError
-from fff.base.files import private_folder, refuse_links
+from fff.base.errors import CampaignError, SiteError
+from fff.base.files import private_folder, read_json, refuse_links, write_json
+from fff.base.redaction import redact
 from fff.compute.batch import cancel_jobs
 from fff.compute.lifetime import (
     OWNER_VARIABLE,
@@ -47,10 +48,11 @@ if TYPE_CHECKING:
     from fff.compute.queues import Queues
     from fff.compute.sites import Site
 
-__all__ = ["TaskServer", "start_server", "stop_server"]
+__all__ = ["TaskServer", "start_server", "stop_server", "why_it_ended"]
 
 _log = logging.getLogger(__name__)
 
+_LAST_WORDS = "last_words.json"
 _CHECK_EVERY_S = 1.0
 _LINGER_S = 5.0
 _KILL_S = 5.0
@@ -100,8 +102,10 @@ class TaskServer(ParslTaskServer):
             with _plain_path(self.folder) as path:
                 self.config.run_dir = str(path)
                 super().run()
-        except Exception:  # noqa: BLE001 - the border of this process: its log has it
+        except Exception as error:  # noqa: BLE001 - the border of this process: its log has it
             _log.exception("The task server ends.")
+            if isinstance(error, SiteError):
+                _leave_words(self.folder, error)
             self._let_go()
             # Threads of Parsl may wait for ever for an interchange that is gone; the interpreter would too.
             os._exit(1)
@@ -119,7 +123,11 @@ class TaskServer(ParslTaskServer):
         Raises:
             CampaignError: If the workers of a pool are gone.
         """
-        watch = PoolWatch(parsl.dfk().executors, self.folder, submits_jobs=self._submits_jobs)
+        executors = parsl.dfk().executors
+        with PoolWatch(executors, self.folder, submits_jobs=self._submits_jobs) as watch:
+            self._listen(watch)
+
+    def _listen(self, watch: PoolWatch) -> None:
         next_look = time.monotonic()
         while True:
             # Also where one pool keeps this loop busy: another may be gone.
@@ -166,6 +174,7 @@ def start_server(
         raise RuntimeError(msg)
     # Parsl keeps there the keys that admit workers, and this process appends to files that lie there.
     refuse_links(private_folder(run_dir / "parsl"))
+    (run_dir / "parsl" / _LAST_WORDS).unlink(missing_ok=True)
     # Of a steering process that was killed; the workers of those that run would find nobody any more.
     if cancelled := cancel_jobs(run_dir / "parsl"):
         _log.warning("Jobs of a sitting before this one were cancelled: %s.", ", ".join(cancelled))
@@ -176,6 +185,25 @@ def start_server(
         server.start()
     queues.keep(QueueRole.CLIENT)
     return server
+
+
+def why_it_ended(folder: Path) -> CampaignError:
+    """Return why a task server is not alive any more, for people; a SiteError if another would end so too.
+
+    Args:
+        folder: The folder `parsl` of the run directory.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        words = read_json(folder / _LAST_WORDS)
+        return SiteError(str(words["message"]), hint=str(words["hint"]))
+    msg = "The task server, or the workers it looks after, died."
+    return CampaignError(msg, hint=f"See {folder / 'server.log'}.")
+
+
+def _leave_words(folder: Path, error: SiteError) -> None:
+    """Tell the steering process why there will be no workers; the log tells people."""
+    with contextlib.suppress(OSError):
+        write_json(folder / _LAST_WORDS, {"message": redact(error.message), "hint": error.hint})
 
 
 def stop_server(server: TaskServer, queues: Queues, grace_s: float) -> bool:

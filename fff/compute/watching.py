@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 from parsl.errors import ParslError
 from parsl.executors import HighThroughputExecutor
 from parsl.jobs.states import JobState
 
-from fff.base.errors import CampaignError
+from fff.base.errors import CampaignError, SiteError
 from fff.base.files import write_json
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ MOST_FAILED_BLOCKS = 3
 _TELL_EVERY_S = 2.0
 _PART_OF_A_LOG = 1_000_000
 _LAST_WORDS = 400
+_NOT_SUBMITTED = "Failed to start block"
 
 # What the managers of Parsl's pools note and then live with; nothing is right afterwards.
 _TROUBLE = {
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class PoolWatch:
-    """Looks at the pools now and then, and tells in `pools.json` how many workers each has.
+    """Looks at the pools, and tells in `pools.json` how many workers each has; a context manager.
 
     Args:
         executors: The pools by name.
@@ -67,14 +67,23 @@ class PoolWatch:
         self._submits_jobs = submits_jobs
         self._read: dict[Path, int] = {}
         self._given_up: set[str] = set()
+        self._closing = threading.Event()
         # Its questions to the interchanges wait for answers, which nobody else should.
-        threading.Thread(target=self._tell_always, name="pools", daemon=True).start()
+        self._teller = threading.Thread(target=self._tell_always, name="pools", daemon=True)
+        self._teller.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._teller.join(_TELL_EVERY_S)
 
     def look(self) -> None:
         """Check that every pool can be used.
 
         Raises:
-            CampaignError: If one cannot.
+            CampaignError: If one cannot; a SiteError if another one would not do better.
         """
         for label, executor in self._executors.items():
             interchange = executor.interchange_proc
@@ -94,7 +103,7 @@ class PoolWatch:
         """Give a pool up whose last blocks have all ended before a worker of theirs was there."""
         ended = [blocks[name] for name in sorted(blocks, key=int) if blocks[name].terminal]
         last = [status for status in ended if status.state != JobState.SCALED_IN][-MOST_FAILED_BLOCKS:]
-        if len(last) < MOST_FAILED_BLOCKS or any(status.state != JobState.MISSING for status in last):
+        if len(last) < MOST_FAILED_BLOCKS or not all(map(_never_was, last)):
             return
         msg = (
             f"The last {len(last)} jobs of pool {label!r} ended before a worker was there: "
@@ -104,7 +113,7 @@ class PoolWatch:
             f"Look at `site.nodes.{label}` and at the output of the jobs in "
             f"{executor.run_dir}/submit_scripts; `fff check` has the batch system judge a script."
         )
-        raise CampaignError(msg, hint=hint)
+        raise SiteError(msg, hint=hint)
 
     def _give_up(self, label: str, executor: HighThroughputExecutor, block: str, trouble: str) -> None:
         """Let a block go whose manager is not sound; on this machine that is the whole pool."""
@@ -137,7 +146,7 @@ class PoolWatch:
 
     def _tell_always(self) -> None:
         told: dict[str, Any] = {}
-        while True:
+        while not self._closing.is_set():
             try:
                 pools = {label: _describe(executor) for label, executor in self._executors.items()}
                 if pools != told:
@@ -146,7 +155,7 @@ class PoolWatch:
             except (OSError, ParslError, zmq.ZMQError) as error:
                 # The server closes, or looks itself and finds what is wrong.
                 _log.info("How many workers there are cannot be told: %s", error)
-            time.sleep(_TELL_EVERY_S)
+            self._closing.wait(_TELL_EVERY_S)
 
 
 def _describe(executor: HighThroughputExecutor) -> dict[str, Any]:
@@ -166,10 +175,18 @@ def _gone(label: str, executor: HighThroughputExecutor, why: str) -> CampaignErr
     return CampaignError(f"The workers of pool {label!r} are gone: {why}", hint=f"See {executor.logdir}.")
 
 
+def _never_was(status: JobStatus) -> bool:
+    """Whether a block ended before a worker of its was there, or could not be submitted."""
+    return status.state == JobState.MISSING or (status.message or "").startswith(_NOT_SUBMITTED)
+
+
 def _last_words(status: JobStatus) -> str:
     """Return what a job, or the batch system about it, said last, on one line."""
-    # What Parsl says of one that never was there is what this error says already.
-    message = "" if status.state == JobState.MISSING and status.stderr_path else status.message or ""
-    said = [message, status.stderr_summary or "", status.stdout_summary or ""]
+    message = status.message or ""
+    if message.startswith(_NOT_SUBMITTED):
+        # Parsl puts the command and its own reading of it before what the batch system said.
+        said = [message.rpartition("stderr=")[2]]
+    else:
+        said = [status.stderr_summary or "", status.stdout_summary or ""]
     text = re.sub(r"\s+", " ", " ".join(part for part in said if part)).strip()
-    return text[-_LAST_WORDS:] or "it said nothing."
+    return f"{text[-_LAST_WORDS:].rstrip('.') or 'it said nothing'}."

@@ -1,0 +1,112 @@
+"""When a pool whose blocks come and go is given up, and with what words."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+
+import pytest
+from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.jobs.states import JobState, JobStatus
+
+from fff.base.errors import CampaignError, SiteError
+from fff.compute.watching import POOLS, PoolWatch
+
+GONE = JobStatus(JobState.MISSING)
+WAS_THERE = JobStatus(JobState.COMPLETED)
+CANCELLED = JobStatus(JobState.SCALED_IN)
+RUNS = JobStatus(JobState.RUNNING)
+REFUSED = JobStatus(
+    JobState.FAILED,
+    "Failed to start block 7: Cannot launch job: no job ID; recode=1, stdout=, stderr=sbatch: error: bad",
+)
+
+
+class Running:
+    """An interchange process that runs."""
+
+    def poll(self):
+        return None
+
+
+def executor(tmp_path, *states):
+    made = HighThroughputExecutor("cpu", address="127.0.0.1")
+    made.run_dir = str(tmp_path)
+    made.interchange_proc = Running()
+    made._status = {str(number): state for number, state in enumerate(states)}
+    made.connected_managers = lambda: [
+        {"active": True, "worker_count": 4, "tasks": 3},
+        {"active": False, "worker_count": 9, "tasks": 9},
+    ]
+    return made
+
+
+def watch(tmp_path, made, *, submits_jobs=True):
+    return PoolWatch({"cpu": made, "own": ThreadPoolExecutor()}, tmp_path, submits_jobs=submits_jobs)
+
+
+def look(tmp_path, made, *, submits_jobs=True):
+    with watch(tmp_path, made, submits_jobs=submits_jobs) as looking:
+        looking.look()
+        looking.look()
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        (),
+        (GONE, GONE),
+        (GONE, GONE, WAS_THERE),
+        (GONE, WAS_THERE, GONE, GONE),
+        (WAS_THERE,) * 9,
+        (CANCELLED, CANCELLED, CANCELLED, RUNS),
+    ],
+)
+def test_blocks_come_and_go(tmp_path, states):
+    look(tmp_path, executor(tmp_path, *states))
+
+
+@pytest.mark.parametrize("last", list(itertools.product([GONE, REFUSED], repeat=3)))
+def test_three_in_a_row_that_never_had_a_worker_are_the_end(tmp_path, last):
+    made = executor(tmp_path, WAS_THERE, *last[:2], CANCELLED, last[2], RUNS)
+    with pytest.raises(SiteError, match="The last 3 jobs of pool 'cpu' ended before a worker was") as caught:
+        look(tmp_path, made)
+    assert "site.nodes.cpu" in caught.value.hint
+    if last[2] is REFUSED:
+        assert caught.value.message.endswith("there: sbatch: error: bad.")
+
+
+def test_what_a_job_printed_last_is_passed_on(tmp_path):
+    (tmp_path / "err").write_text("fff: this line of set_up failed:\n  module load x\n")
+    gone = JobStatus(JobState.MISSING, "Job is marked as MISSING", stderr_path=str(tmp_path / "err"))
+    with pytest.raises(SiteError, match=r"there: fff: this line of set_up failed: module load x\.$"):
+        look(tmp_path, executor(tmp_path, gone, gone, gone))
+
+
+def test_on_one_machine_a_block_that_ends_is_the_end(tmp_path):
+    with pytest.raises(CampaignError, match="The workers of pool 'cpu' are gone"):
+        look(tmp_path, executor(tmp_path, WAS_THERE), submits_jobs=False)
+
+
+def test_a_manager_that_is_not_sound_costs_its_job_alone(tmp_path):
+    made = executor(tmp_path, RUNS, RUNS)
+    made.blocks_to_job_id |= {"0": "100", "1": "101"}
+    cancelled = []
+    made.provider.cancel = cancelled.extend
+    log = tmp_path / "cpu" / "block-1" / "abc" / "manager.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("Worker 3 was not busy when it died\n")
+    look(tmp_path, made)
+    assert cancelled == ["101"]
+    with pytest.raises(CampaignError, match="cannot be relied on: a worker died between two tasks"):
+        look(tmp_path, made, submits_jobs=False)
+
+
+def test_how_many_workers_there_are_is_told_in_a_file(tmp_path):
+    with watch(tmp_path, executor(tmp_path, RUNS, JobStatus(JobState.PENDING), GONE)):
+        end = time.monotonic() + 60
+        while not (tmp_path / POOLS).exists() and time.monotonic() < end:
+            time.sleep(0.01)
+    told = json.loads((tmp_path / POOLS).read_text())["pools"]
+    assert told == {"cpu": {"workers": 4, "busy": 3, "nodes": 1, "jobs_running": 1, "jobs_waiting": 1}}
