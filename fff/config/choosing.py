@@ -12,7 +12,9 @@ from fff.config.section import Positive, PositiveInt, Section
 
 __all__ = ["CalculationSection", "QueueSection", "SelectionSection", "StopSection"]
 
-_SizeAndNodes = Annotated[list[int], Field(min_length=2, max_length=2)]
+_PAIR = 2
+# Two of them; `check` says so in words of its own.
+_SizeAndNodes = Annotated[list[int], Field(json_schema_extra={"minItems": 2, "maxItems": 2})]
 
 
 class SelectionSection(Section):
@@ -140,11 +142,16 @@ class CalculationSection(Section):
         """Check what concerns several keys.
 
         Raises:
-            ConfigError: If the sizes do not rise from 0, or a structure would take no slot.
+            ConfigError: If the table is not one of pairs, the sizes do not rise from 0, or a structure would
+                take no slot.
         """
         key, table = "calculation.nodes_by_size", self.nodes_by_size
-        sizes = [size for size, _ in table]
         hint = "Write pairs of a size and the slots from that size on, as [[0, 1], [100, 2], [400, 4]]."
+        for index, pair in enumerate(table):
+            if len(pair) != _PAIR:
+                msg = f"`{key}[{index}]` is {pair}; it must be a size and its slots."
+                raise ConfigError(msg, hint=hint, key=f"{key}[{index}]", value=pair)
+        sizes = [size for size, _ in table]
         if sizes[0] != 0:
             msg = f"`{key}` begins at size {sizes[0]}; the first size must be 0, to cover every structure."
             raise ConfigError(msg, hint=hint, key=key, value=table)

@@ -57,7 +57,7 @@ class LeftCampaign:
             if isinstance(pools, int)
             else {"kind": "workstation", "n_gpu_workers": pools["gpu"], "n_cpu_workers": pools["cpu"]}
         )
-        event = opened(pools, site=site, **options)
+        event = opened(pools, **{**options, "site": {**options.get("site", {}), **site}})
         values = dict(event.values)
         for kind in ("start", "initial"):
             named = values[f"{kind}_frames"]

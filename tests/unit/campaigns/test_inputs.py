@@ -220,3 +220,23 @@ def test_packed_clusters_are_relaxed_in_one_process_which_ends(monkeypatch):
     assert len(load_inputs(load_config(None, overrides)).structures) == 2
     assert len(pids) == 1
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("site", "n_slots"),
+    [
+        ("{kind: laptop, n_workers: 2, mpi_launch: mpiexec}", 2),
+        ("{kind: workstation, n_gpu_workers: 9, n_cpu_workers: 3, mpi_launch: mpiexec}", 3),
+        ("{kind: slurm, mpi_launch: srun, nodes: {cpu: {nodes_per_block: 4, across_nodes: true}}}", 4),
+        # No program runs across two jobs of a batch system.
+        ("{kind: slurm, mpi_launch: srun, nodes: {cpu: {workers_per_node: 2, max_blocks: 4}}}", 2),
+    ],
+)
+def test_a_calculation_may_take_as_many_slots_as_its_site_has_and_no_more(site, n_slots):
+    overrides = ["reference={kind: ase, calculator: nwchem}", f"site={site}"]
+    error = refused(*overrides, f"calculation.nodes_by_size=[[0, 1], [40, {n_slots + 1}]]")
+    assert error.context["key"] == "calculation.nodes_by_size"
+    assert f"gives {n_slots + 1} slots to one calculation, above the {n_slots} that" in error.message
+    assert f"from size 40 on to at most {n_slots}" in error.hint
+    loaded = load_config(None, [*LEAST, *overrides, f"calculation.nodes_by_size=[[0, {n_slots}]]"])
+    assert load_inputs(loaded, relax=False).structures

@@ -21,6 +21,7 @@ from fff.data.labels import LabelStore
 from fff.data.packing import labels_to_bytes
 from fff.data.run_directory import RunDirectory
 from tests.support.left_campaigns import LeftCampaign, labelled, water
+from tests.support.playing_campaigns import EXTERNAL
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,40 @@ def test_other_slots_are_told(left):
     resumption = read_resumption(left.run, loaded, accept_changes=True)
     assert resumption.changed["capacity"] == {"gpu": 1, "cpu": 3}
     assert resumption.changed["pool_of"]["calculate"] == "cpu"
+
+
+def large_left(path: Path) -> LeftCampaign:
+    """Return a campaign that has just begun two calculations, each on three of six slots."""
+    sections = {name: dict(section) for name, section in EXTERNAL.items()}
+    calculation = {"nodes_by_size": [[0, 1], [40, 3]]}
+    return LeftCampaign(path, pools=6, sizes=(9,), calculation=calculation, **sections)
+
+
+def test_fewer_slots_than_a_calculation_takes_are_refused(tmp_path):
+    left = large_left(tmp_path / "run")
+    assert [request.slots for request in left.game.open] == [3, 3]
+    with pytest.raises(ConfigError, match="gives 3 slots to one calculation, above the 2") as raised:
+        resume(left, accept=True, site={"n_workers": 2})
+    assert raised.value.context["key"] == "calculation.nodes_by_size"
+    # Where calculations take less it goes on.
+    resumption = resume(
+        left, accept=True, site={"n_workers": 2}, calculation={"nodes_by_size": [[0, 1], [40, 2]]}
+    )
+    assert resumption.changed["capacity"] == {"shared": 2}
+
+
+def test_a_row_of_a_calculation_that_no_longer_has_its_slots_answers_it_all_the_same(tmp_path):
+    left = large_left(tmp_path / "run")
+    first, second = left.game.open
+    left.finish(second, event=False)
+    resumption = resume(left, accept=True, site={"n_workers": 4})
+    take_in(left, resumption)
+    assert second.id not in resumption.policy.open_requests
+    assert answer(left, resumption) == [second.id]
+    state = resumption.policy.state
+    assert [label.request for label in state.labels] == [second.id]
+    assert first.id in state.open
+    assert second.id not in {request.id for request in state.of_kind("calculate")}
 
 
 def test_a_moved_input_is_no_change_as_long_as_its_checksum_is_known(tmp_path):

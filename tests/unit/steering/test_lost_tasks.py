@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fff.steering.records import Request
 
 MAX_ATTEMPTS = 3
+MAX_LOSSES = 10
 # Where it is kept which tasks run; every other attribute is what some role knows.
 BOOKKEEPING = {"free", "open", "line", "n_open", "sampling_slots", "trained_last"}
 
@@ -116,6 +117,74 @@ def test_a_lost_calculation_costs_the_structure_nothing():
     assert [label.request for label in game.state.labels] == [request.id]
 
 
+# --- lost with the workers that ran them -----------------------------------------------------------------
+
+
+def lose_with_its_block(game: Game, request: Request, times: int = 1) -> list[Request]:
+    """Have a task be lost as often with all workers around it; returns what the policy asks for then."""
+    new: list[Request] = []
+    for _ in range(times):
+        new = game.fail(game.policy.open_requests[request.id], "its block ended", "lost")
+    return new
+
+
+@pytest.mark.parametrize("pools", [1, 4, {"gpu": 2, "cpu": 3}], ids=str)
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_what_is_lost_with_its_block_is_asked_again_as_the_same_try(kind, pools):
+    game = everything(pools=pools).play(lambda game: game.of(kind))
+    heard = Heard(game)
+    request = game.of(kind)[0]
+    before = known(game)
+    for losses in range(1, MAX_LOSSES):
+        assert lose_with_its_block(game, request)[0] == dataclasses.replace(request, losses=losses)
+        assert heard.requests == []
+        assert known(game) == before
+    game.play()
+    assert [attempt for name, attempt in heard.requests if name == request.id] == [1]
+    assert game.policy.verdict.state == "finished"
+
+
+def test_ten_losses_in_a_row_count_as_one_try():
+    game = Game(pools=1, calculation={"max_attempts": MAX_ATTEMPTS, "max_consecutive_failures": 1})
+    (request,) = game.of("calculate")
+    assert lose_with_its_block(game, request, MAX_LOSSES) == [request.next_attempt()]
+    assert game.open[0].losses == 0
+    # A loss of another kind is a try of its own, and those with a block count from the beginning.
+    lose_with_its_block(game, request, MAX_LOSSES - 1)
+    assert game.lose(game.open[0]) == [request.next_attempt().next_attempt()]
+    assert game.policy.verdict is None
+    assert game.state.set_aside == {}
+    lose_with_its_block(game, request, MAX_LOSSES - 1)
+    assert game.policy.verdict is None
+    lose_with_its_block(game, request)
+    assert game.state.set_aside == {request.args["hash"]: "its block ended"}
+    assert game.policy.verdict.state == "failed"
+
+
+def test_what_was_lost_too_often_may_be_tried_again_by_who_goes_on():
+    game = Game(pools=1, calculation={"max_attempts": 1, "max_consecutive_failures": 1})
+    (request,) = game.of("calculate")
+    lose_with_its_block(game, request, MAX_LOSSES)
+    assert game.policy.verdict.state == "failed"
+    game.change(go_on=True)
+    assert game.open == [request.next_attempt()]
+    game.play()
+    assert game.policy.verdict.state == "finished"
+
+
+def test_losses_with_a_block_neither_stop_a_campaign_nor_cost_structures():
+    game = Game(pools=4, calculation={"max_attempts": 1, "max_consecutive_failures": 1})
+    while game.policy.verdict is None:
+        request = game.open[0]
+        if request.losses < MAX_LOSSES - 1 and len(game.events) % 3:
+            lose_with_its_block(game, request)
+        else:
+            game.finish(request)
+    assert game.policy.verdict.state == "finished"
+    assert game.state.set_aside == game.state.first_failure == {}
+    assert game.policy.snapshot()["labels"]["failed"] == 0
+
+
 # --- where they stand in line ---------------------------------------------------------------------------
 
 
@@ -178,8 +247,9 @@ def play_one_after_the_other(options: dict[str, Any], seed: int, losses: float) 
     while game.policy.verdict is None:
         (request,) = game.open
         is_lost = chance.random() < losses or (losses > 0 and not done)
-        if is_lost and game.state.may_retry(request):
-            game.lose(request)
+        with_its_block = is_lost and chance.random() < 0.5 and request.losses + 1 < MAX_LOSSES
+        if with_its_block or (is_lost and game.state.may_retry(request)):
+            game.fail(request, "it was lost", "lost" if with_its_block else "retry")
             continue
         its_own = random.Random(f"{seed} {request.id}")
         values = answer(request, game.config)

@@ -77,7 +77,7 @@ def test_a_log_that_does_not_begin_with_its_opening_is_damaged_at_its_first_line
     assert "head" not in caught.value.hint
 
 
-@pytest.mark.parametrize("version", [None, 1, POLICY_VERSION + 1, str(POLICY_VERSION)])
+@pytest.mark.parametrize("version", [None, POLICY_VERSION - 1, POLICY_VERSION + 1, str(POLICY_VERSION)])
 def test_a_campaign_of_another_policy_is_refused_with_the_way_out(played, version):
     values = {**played.opened.values, "policy_version": version}
     with pytest.raises(RunDirectoryError, match=f"this fff has policy {POLICY_VERSION}") as caught:

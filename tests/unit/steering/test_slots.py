@@ -282,17 +282,20 @@ def test_no_slots_are_kept_for_reference_dynamics_that_only_fills_what_is_left()
     game = mixed(
         {"gpu": 1, "cpu": 4},
         3,
-        sizes=(LARGE_ATOMS, SMALL_ATOMS),
-        n_starts=2,
+        n_imported=4,
+        start_model=True,
         test={"n_frames": 10, "random_baseline": True},
         test_files=["test/given.npz"],
-        sampling={"n_parallel": 2, "n_trajectories": 4},
     )
-    game.play(lambda game: game.of("dynamics"))
-    for _ in range(40):
-        assert all(request.kind != "reference-dynamics" for request in game.state.line)
-        if game.policy.verdict is None:
-            game.finish(game.open[0])
+    # Two runs go on. The first stretch is of the small structure; the second would need a slot more.
+    assert game.kinds() == {"refit": 1, "dynamics": 2, "reference-dynamics": 1}
+    game.finish(game.of("reference-dynamics")[0])
+    assert game.kinds() == {"refit": 1, "dynamics": 2}
+    assert (game.state.free["cpu"], in_line(game)) == (2, [])
+    # What wants them later finds them free.
+    game.finish(game.of("refit")[0])
+    end_run(game, game.of("dynamics")[0].args["trajectory"], "x")
+    assert game.kinds()["dynamics"] == 2
     game.play()
     assert game.policy.verdict.state == "finished"
     assert "baseline" in game.state.errors

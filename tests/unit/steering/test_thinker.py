@@ -693,6 +693,17 @@ def test_only_workers_that_are_there_count_where_they_come_and_go(monkeypatch):
     assert usage.busy_fraction() == {"cpu": 1.0, "gpu": 0.0}
 
 
+def test_a_task_keeps_all_of_its_slots_busy(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    policy = Scripted([request("a", slots=3), request("b")])
+    policy.start()
+    usage = Usage({"cpu": 8})
+    now = 10.0
+    usage.advance(policy)
+    assert usage.summary()["busy_s"] == {"cpu": 40.0}
+
+
 def test_what_is_no_task_says_nothing_about_the_time():
     usage = Usage({"cpu": 1})
     usage.add_task(Event(1, CHANGED, times={"started": 1.0, "ended": 9.0}))
