@@ -1,17 +1,27 @@
-"""Walltimes as people write them: `90s`, `30m`, `2h`, `1d`, `1:30:00`."""
+"""Times as people write and read them: `90s`, `2h`, `1:30:00`; 5.0 s, 10 min, 3.4 h."""
 
 from __future__ import annotations
 
+import math
 import re
 
 from fff.base.errors import ConfigError
 
-__all__ = ["seconds"]
+__all__ = ["duration", "seconds"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
 _CLOCK = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{2})(?::([0-9]{2}))?")
 _LEAST_S = 60.0
+_READ = (
+    (0.0995, 1e-3, None, "ms"),
+    (0.995, 1, None, "s"),
+    (9.95, 1, 1, "s"),
+    (99.5, 1, 0, "s"),
+    (5400, 60, 0, "min"),
+    (172_800, 3600, 1, "h"),
+    (math.inf, 86_400, 1, "d"),
+)
 
 
 def seconds(text: str, key: str) -> float:
@@ -44,3 +54,17 @@ def seconds(text: str, key: str) -> float:
         hint = "Workers need some seconds to start, and the end takes some too."
         raise ConfigError(msg, hint=hint, key=key, value=text)
     return total
+
+
+def duration(time_s: float) -> str:
+    """Return a time as people read it, to two digits or three; a dash for what is no number.
+
+    Example:
+        >>> [duration(time_s) for time_s in (0.00213, 0.15, 5.04, 50, 600, 12_240, 200_000)]
+        ['2.1 ms', '0.15 s', '5.0 s', '50 s', '10 min', '3.4 h', '2.3 d']
+    """
+    if not math.isfinite(time_s):
+        return "\u2013"
+    _, unit_s, digits, name = next(row for row in _READ if time_s < row[0])
+    number = f"{time_s / unit_s:.2g}" if digits is None else f"{time_s / unit_s:.{digits}f}"
+    return f"{number} {name}"

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fff.base.durations import duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.progress import Progress, TaskID
 
-__all__ = ["note", "progress", "time_left"]
+__all__ = ["note", "progress"]
 
 _LINE_EVERY_s = 60.0
 _REFRESHES_PER_s = 4.0
@@ -62,24 +64,7 @@ class _Pace:
         since, first = self._began
         if done <= first or done >= total:
             return ""
-        return f"{time_left((total - done) * (now - since) / (done - first))} left"
-
-
-def time_left(seconds: float) -> str:
-    """Return a time as people say it.
-
-    Example:
-        >>> [time_left(s) for s in (8.2, 95, 4000, 200_000)]
-        ['8 s', '1:35 min', '1:06 h', '2 d 7 h']
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    if whole < 86_400:
-        return f"{whole // 3600}:{whole // 60 % 60:02d} h"
-    return f"{whole // 86_400} d {whole // 3600 % 24} h"
+        return f"{duration((total - done) * (now - since) / (done - first))} left"
 
 
 class _Lines:

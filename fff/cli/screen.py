@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fff.base.durations import duration
 from fff.compute.sites import make_site
 from fff.config.loading import DEFAULT
 from fff.config.site import BatchSite
-from fff.data.lines import duration
 from fff.data.run_directory import CONTENTS
 
 if TYPE_CHECKING:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from fff.base.durations import duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fff.data.events import Event
 
-__all__ = ["describe_event", "describe_outcome", "describe_pools", "describe_status", "duration"]
+__all__ = ["describe_event", "describe_outcome", "describe_pools", "describe_status"]
 
 
 def describe_event(event: Event) -> str:
@@ -81,26 +83,6 @@ def _what_is_missing(pool: Any) -> str:
     parts = [f"{workers} of {slots} workers"] if workers < slots else []
     parts += [f"{waiting} {'job' if waiting == 1 else 'jobs'} waiting"] if waiting else []
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def duration(seconds: float) -> str:
-    """Return about how long something takes.
-
-    Example:
-        >>> [duration(seconds) for seconds in (0.0123, 5.04, 50, 600, 12_240, 200_000)]
-        ['0.012 s', '5.0 s', '50 s', '10 min', '3.4 h', '2.3 d']
-    """
-    if seconds < 1:
-        return f"{seconds:.2g} s"
-    for limit, unit_s, digits, name in (
-        (9.95, 1, 1, "s"),
-        (90, 1, 0, "s"),
-        (5400, 60, 0, "min"),
-        (172_800, 3600, 1, "h"),
-    ):
-        if seconds < limit:
-            return f"{seconds / unit_s:.{digits}f} {name}"
-    return f"{seconds / 86_400:.1f} d"
 
 
 def _of_run(values: Mapping[str, Any]) -> list[str]:

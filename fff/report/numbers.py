@@ -6,12 +6,10 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["DASH", "bytes_", "duration", "interval", "number", "percent", "when"]
+__all__ = ["DASH", "bytes_", "interval", "number", "percent", "when"]
 
 DASH = "\u2013"
 """Stands for a number that is not known."""
-
-_UNITS = ((86400, "days", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def number(value: Any) -> str:
@@ -39,23 +37,6 @@ def interval(bounds: Any) -> str:
 def percent(part: float) -> str:
     """Return a part of one as a percentage."""
     return f"{100 * part:.0f} %" if part >= 0.0995 or part == 0 else f"{100 * part:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the units people use.
-
-    Example:
-        >>> duration(0.0123), duration(42.3), duration(75), duration(7261), duration(200000)
-        ('0.0123 s', '42.3 s', '1 min 15 s', '2 h 1 min', '2 days 8 h')
-    """
-    if not math.isfinite(seconds):
-        return DASH
-    if seconds < 60:
-        return f"{number(float(seconds))} s"
-    larger, upper, smaller, lower = next(units for units in _UNITS if seconds >= units[0])
-    whole, rest = divmod(round(seconds / smaller), larger // smaller)
-    unit = "day" if (upper, whole) == ("days", 1) else upper
-    return f"{whole} {unit}" + (f" {rest} {lower}" if rest else "")
 
 
 def when(time: float) -> str:

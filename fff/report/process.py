@@ -6,12 +6,13 @@ import os
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from fff.base.durations import duration
 from fff.base.errors import RunDirectoryError
 from fff.base.files import inside
 from fff.data.run_directory import CONTENTS
 from fff.report.failures import LEFT_OUT, Failures
 from fff.report.html import Markup, join, table, tag
-from fff.report.numbers import DASH, bytes_, duration, percent, when
+from fff.report.numbers import DASH, bytes_, percent, when
 from fff.report.pictures.cost import draw_cost, worker_seconds
 from fff.report.pictures.timeline import draw_timeline
 from fff.report.sittings import account_of_slots, sittings_of

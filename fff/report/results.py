@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fff.base.durations import duration
 from fff.report import verdict
 from fff.report.agreement import agreement_of
 from fff.report.html import Markup, join, table, tag
-from fff.report.numbers import DASH, duration, interval, number, percent
+from fff.report.numbers import DASH, interval, number, percent
 from fff.report.parity import draw_parity, errors_by_element
 from fff.report.pictures.audits import NO_AUDIT, PASSED, audited_runs, draw_audits
 from fff.report.pictures.choice import draw_choice

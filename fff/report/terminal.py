@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fff.data.lines import duration
+from fff.base.durations import duration
 from fff.report.lanes import IDLE, LETTERS
 from fff.report.view import STRIP_CELLS
 

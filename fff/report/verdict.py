@@ -7,7 +7,8 @@ import shlex
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from fff.report.numbers import DASH, duration, interval, number, percent
+from fff.base.durations import duration
+from fff.report.numbers import DASH, interval, number, percent
 from fff.report.pictures.audits import NO_AUDIT, PASSED, audited_runs
 from fff.report.sittings import sittings_of
 from fff.report.summary import no_errors

@@ -16,7 +16,7 @@ def test_a_line_a_minute_with_the_time_left(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "Labelling: 10 of 40 structures",
         # Ten in a minute since this process began: what was done before says nothing of its pace.
-        "Labelling: 20 of 40 structures, 2:00 min left, b.xyz: labelled",
+        "Labelling: 20 of 40 structures, 2 min left, b.xyz: labelled",
     ]
 
 

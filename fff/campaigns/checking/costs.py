@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fff.campaigns.checking.findings import Finding, failed, fine, in_words, skipped, warning
+from fff.base.durations import duration
+from fff.campaigns.checking.findings import Finding, failed, fine, skipped, warning
 from fff.compute.sites import make_site
 from fff.steering.active_learning.tester import count_chunks
 
@@ -51,7 +52,7 @@ class Range:
 
     def __str__(self) -> str:
         """Both ends in words, or one where they look the same."""
-        low, high = in_words(self.low), in_words(self.high)
+        low, high = duration(self.low), duration(self.high)
         if low == high:
             return low
         number, _, unit = low.partition(" ")

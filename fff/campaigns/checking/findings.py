@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fff.campaigns.inputs import Inputs
     from fff.config import ActiveLearningConfig, LoadedConfig
 
-__all__ = ["Finding", "Known", "Status", "failed", "fine", "in_words", "skipped", "warning"]
+__all__ = ["Finding", "Known", "Status", "failed", "fine", "skipped", "warning"]
 
 type Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -97,22 +97,3 @@ class Known:
     def config(self) -> ActiveLearningConfig:
         """The config; with `model.start`, the architecture in it is that model's."""
         return (self.inputs.loaded if self.inputs else self.loaded).config
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as people read it.
-
-    Example:
-        >>> in_words(0.0021), in_words(4.25), in_words(90), in_words(9000)
-        ('2.1 ms', '4.2 s', '90 s', '2.5 h')
-    """
-    if seconds < 0.1:
-        return f"{seconds * 1000:.2g} ms"
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{_short(seconds / unit)} {name}"
-    return f"{_short(seconds / 86_400)} days"
-
-
-def _short(number: float) -> str:
-    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fff.base.draws import seed_for
+from fff.base.durations import duration
 from fff.base.errors import NotConvergedError, ReferenceFailure, TimeLimitError
-from fff.campaigns.checking.findings import failed, fine, in_words, skipped, warning
+from fff.campaigns.checking.findings import failed, fine, skipped, warning
 from fff.campaigns.inputs import read_inputs
 from fff.compute.sites import make_site
 from fff.reference import ReferenceProcess
@@ -260,7 +261,7 @@ def _labelled(known: Known, label: Label, first_s: float, version: str) -> Findi
     by = f", version {version}," if version else ""
     found = (
         f"{known.method}{by} of {formula} ({n} atoms): {label.energy_eV:.3f} eV, largest force {largest:.2f} "
-        f"eV/Å, in {in_words(warm_s)} (the first with its start: {in_words(first_s)})"
+        f"eV/Å, in {duration(warm_s)} (the first with its start: {duration(first_s)})"
     )
     limit = known.config.sampling.max_force_eV_per_A
     if largest > limit:
@@ -274,7 +275,7 @@ def _labelled(known: Known, label: Label, first_s: float, version: str) -> Findi
 def _compared_with_largest(known: Known) -> Iterator[Finding]:
     if len(known.label_s) > 1:
         (small, small_s), (large, large_s) = sorted(known.label_s.items())
-        found = f"{in_words(large_s)} for the largest structure ({large} atoms)"
+        found = f"{duration(large_s)} for the largest structure ({large} atoms)"
         yield fine(
             "label",
             found,

@@ -229,7 +229,7 @@ def test_the_cost_of_a_label_grows_as_measured_or_between_bounds_that_are_told(k
 
 def test_a_range_is_told_in_one_unit_where_both_ends_have_it():
     assert str(Range(5.0, 30.0)) == "5.0 to 30 s"
-    assert str(Range(90.0, 300.0)) == "90 s to 5.0 min"
+    assert str(Range(90.0, 300.0)) == "90 s to 5 min"
     assert str(Range(2.0, 2.0)) == "2.0 s"
 
 
