@@ -142,4 +142,4 @@ def test_a_shift_of_energies_is_told_only_where_the_error_is_much_smaller_withou
 def test_the_time_of_a_calculation_and_of_its_worker_have_names_of_their_own(record, tmp_path):
     said = cost(Press(record, tmp_path / "report.html", tmp_path / "figures"))
     assert "The reference calculation itself took 0.5 s (median)" in said
-    assert "A worker was busy with it for 0.500 s (median)" in said
+    assert "A worker was busy with it for 0.5 s (median)" in said
