@@ -13,6 +13,7 @@ from fff.campaigns.checking.costs import estimate_disk, estimate_time
 from fff.campaigns.checking.findings import Finding, Known, failed, fine
 from fff.campaigns.checking.jobs import try_jobs
 from fff.campaigns.checking.labelling import find_inputs, find_method, label_smallest
+from fff.campaigns.checking.redis import find_server
 from fff.campaigns.checking.surroundings import (
     find_accelerators,
     find_clock,
@@ -68,6 +69,7 @@ _PROBES = (
     _Probe("run directory", "looking at the run directory", find_run_dir),
     _Probe("file system", "trying locks between processes", find_locks),
     _Probe("clock", "comparing clocks", find_clock),
+    _Probe("redis", "asking the Redis server", find_server),
     _Probe("method", "setting up the reference method", find_method),
     _Probe("label", "calculating a label of the smallest structure", label_smallest),
     _Probe("jobs", "asking the batch system", try_jobs),

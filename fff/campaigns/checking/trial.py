@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import re
+import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,13 @@ import numpy as np
 from ase.build import molecule
 from colmena.exceptions import TimeoutException
 
+from fff.base.durations import duration
 from fff.base.errors import CampaignError
-from fff.campaigns.checking.findings import failed, fine, in_words, skipped
+from fff.campaigns.checking.findings import failed, fine, skipped
 from fff.campaigns.checking.labelling import displaced
-from fff.compute.queues import LocalQueues
+from fff.compute.exchange import Exchange, find_redis
 from fff.compute.server import start_server, stop_server
 from fff.compute.sites import make_site
-from fff.compute.stores import ModelShelf, open_store
 from fff.compute.tasks import FUNCTIONS, Call
 from fff.config.site import BatchSite, LaptopSite
 from fff.data.packing import labels_to_bytes
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
     from fff.campaigns.checking.findings import Finding, Known
     from fff.compute.parcels import Parcel
+    from fff.compute.queues import Queues
     from fff.compute.server import TaskServer
     from fff.compute.sites import Site
+    from fff.compute.stores import ModelShelf
     from fff.config.site import SiteSection
 
 __all__ = ["try_site"]
@@ -121,14 +124,15 @@ def _started(known: Known, run: RunDirectory) -> Iterator[_Trial]:
     site = make_site(_tried_here(known.config.site))
     site.check_here(run.path)
     run.path.mkdir()
-    queues = LocalQueues(topics=[_TOPIC])
+    find_redis(known.config.redis)
+    exchange = Exchange(known.config.redis, f"check-{secrets.token_hex(8)}")
+    queues = exchange.queues([_TOPIC])
     with contextlib.ExitStack() as stack:
         server = start_server(FUNCTIONS, queues, site, run.path)
         resources = stack.enter_context(contextlib.ExitStack())
         stack.callback(queues.close)
         stack.callback(lambda: stop_server(server, queues, _CLOSING_S))
-        run.store.mkdir(parents=True)
-        shelf = resources.enter_context(ModelShelf(open_store(run.store, f"fff-{run.path}")))
+        shelf = resources.enter_context(exchange.shelf(run.store, f"fff-{run.path}"))
         yield _Trial(known, run, site, queues, server, shelf)
 
 
@@ -139,7 +143,7 @@ class _Trial:
     known: Known
     run: RunDirectory
     site: Site
-    queues: LocalQueues
+    queues: Queues
     server: TaskServer
     shelf: ModelShelf
     sent_bytes: int = 0
@@ -299,8 +303,8 @@ def _about_workers(known: Known, trial: _Trial, answer: _Answer) -> Iterator[Fin
     values = {"pool": answer.pool, "start_s": round(start_s, 3), "device": answer.device}
     found = (
         f"{name}: {pool.n_workers} {'worker' if pool.n_workers == 1 else 'workers'}, there after "
-        f"{in_words(start_s)}; the first task ({answer.kind}) ran on {answer.device}, "
-        f"{in_words(answer.own_s)} with the loading of libraries"
+        f"{duration(start_s)}; the first task ({answer.kind}) ran on {answer.device}, "
+        f"{duration(answer.own_s)} with the loading of libraries"
     )
     if pool.accelerators and answer.device == "cpu":
         hint = "Look at `nvidia-smi` on this machine, and at site.accelerators."
@@ -328,8 +332,8 @@ def _about_training(known: Known, trial: _Trial, answer: _Answer) -> Finding:
     n = values["n_train"] + values["n_validation"]
     return fine(
         "training",
-        f"{in_words(known.epoch_s * n)} an epoch of {n} structures on {answer.device}; "
-        f"{in_words(known.epoch_s)} a structure; a model takes {known.model_bytes / 1e6:,.1f} MB",
+        f"{duration(known.epoch_s * n)} an epoch of {n} structures on {answer.device}; "
+        f"{duration(known.epoch_s)} a structure; a model takes {known.model_bytes / 1e6:,.1f} MB",
         epoch_s_per_structure=known.epoch_s,
         model_bytes=known.model_bytes,
         device=answer.device,
@@ -361,8 +365,8 @@ def _about_dynamics(known: Known, answer: _Answer) -> Iterator[Finding]:
     least, most = sampling.n_steps * known.dynamics_s, sampling.max_steps * known.dynamics_s
     yield fine(
         "dynamics",
-        f"{in_words(known.dynamics_s)} a step; a run takes {in_words(least)} at first "
-        f"({sampling.n_steps} steps), {in_words(most)} at most ({sampling.max_steps})",
+        f"{duration(known.dynamics_s)} a step; a run takes {duration(least)} at first "
+        f"({sampling.n_steps} steps), {duration(most)} at most ({sampling.max_steps})",
         step_s=known.dynamics_s,
     )
 
@@ -374,7 +378,7 @@ def _about_transport(trial: _Trial, answer: _Answer) -> Iterator[Finding]:
     yield fine(
         "store, queues",
         f"{trial.sent_bytes / 1000:.1f} kB of labels, and models, written, and read by workers through "
-        f"proxies; a message there and back: {in_words(way_s)}; largest message "
+        f"proxies; a message there and back: {duration(way_s)}; largest message "
         f"{trial.queues.largest_message / 1000:.1f} kB",
         round_trip_s=round(way_s, 5),
         largest_message_bytes=trial.queues.largest_message,
