@@ -9,17 +9,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fff.base.errors import CampaignError, FffError, RunDirectoryError
+from fff.base.errors import CampaignError, FffError, RunDirectoryError, SiteError
 from fff.base.files import read_json, write_json, write_text
+from fff.base.ids import settings_hash
 from fff.base.redaction import redact
 from fff.campaigns.opening import open_run
 from fff.campaigns.restoring import find_lost, is_as_before
 from fff.campaigns.resuming import Resumption, answer_from_database
-from fff.compute.queues import LocalQueues
-from fff.compute.server import start_server, stop_server
+from fff.compute.exchange import Exchange, find_redis, remove_leftovers
+from fff.compute.server import start_server, stop_server, why_it_ended
 from fff.compute.sites import make_site
-from fff.compute.stores import ModelShelf, open_store
 from fff.compute.tasks import FUNCTIONS
+from fff.compute.watching import POOLS
 from fff.config import config_to_yaml
 from fff.data.events import CHANGED, OPENED, Event, EventLog
 from fff.data.labels import LabelStore
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from fff.campaigns.inputs import Inputs
     from fff.compute.server import TaskServer
+    from fff.compute.sites import Site
     from fff.config import ActiveLearningConfig
     from fff.data.run_directory import RunDirectory
     from fff.steering.records import Request
@@ -129,6 +131,7 @@ class Sitting:
         self._show = show
         self._status: StatusWriter | None = None
         self._thinker: CampaignThinker | None = None
+        self._exchange: Exchange | None = None
         self._stopped: tuple[str, bool] | None = None
         self._stopped_by: StoppedBy | None = None
 
@@ -140,7 +143,12 @@ class Sitting:
             self._thinker.stop(reason, grace_s=0.0 if at_once else self._config.stop.grace_s)
 
     def carry_out(self) -> Outcome:
-        """Carry the campaign out and return how this sitting ended."""
+        """Carry the campaign out and return how this sitting ended.
+
+        Raises:
+            FffError: If it could not begin; nothing is written then.
+        """
+        find_redis(self._config.redis)
         with _logging_to(self.run):
             found: Replay | None = None
             try:
@@ -168,6 +176,7 @@ class Sitting:
         assert found.policy.verdict is not None  # noqa: S101 - for the type checker
         with _logging_to(self.run):
             shutil.rmtree(self.run.store, ignore_errors=True)
+            remove_leftovers(self._config.redis, _identity(self.run, found))
             self._count_tasks(found)
             try:
                 for key in found.policy.live_models:
@@ -256,6 +265,8 @@ class Sitting:
                 server_lost = not server.is_alive()
             if not server_lost or thinker.error is None or thinker.stop_reason is not None:
                 return
+            if isinstance(thinker.error, SiteError):
+                return
             restarts = 1 if thinker.seq > seq else restarts + 1
             if restarts > MAX_RESTARTS:
                 return
@@ -268,7 +279,8 @@ class Sitting:
     ) -> Iterator[tuple[CampaignThinker, TaskServer, Cargo]]:
         """Open all that a Thinker works with; close it whatever happens: no process, no object is left."""
         self.run.stopping.unlink(missing_ok=True)
-        queues = LocalQueues(topics=get_args(Agent))
+        self._exchange = exchange = Exchange(self._config.redis, _identity(self.run, found))
+        queues = exchange.queues(get_args(Agent))
         with contextlib.ExitStack() as stack:
             server = start_server(FUNCTIONS, queues, self._site, self.run.path)
             # Closed after the server has gone: a worker that is late would make the store's folder anew.
@@ -278,8 +290,7 @@ class Sitting:
             stack.callback(
                 lambda: stop_server(server, queues, 0 if self._is_stopped_at_once() else CLOSING_S)
             )
-            self.run.store.mkdir(parents=True, exist_ok=True)
-            shelf = resources.enter_context(ModelShelf(open_store(self.run.store, f"fff-{self.run.path}")))
+            shelf = resources.enter_context(exchange.shelf(self.run.store, f"fff-{self.run.path}"))
             labels = resources.enter_context(LabelStore(self.run.labels))
             log = resources.enter_context(EventLog(self.run.events))
             method = make_reference(self._config.reference)
@@ -302,14 +313,18 @@ class Sitting:
 
     def _watch(self, thinker: CampaignThinker, server: TaskServer) -> None:
         self._refresh_lock()
+        if self._site.submits_jobs:
+            self._usage.note_pools(_read_pools(self.run, self._site))
         if not server.is_alive():
-            msg = "The task server, or the workers it looks after, died."
-            raise CampaignError(msg, hint=f"See {self.run.path / 'parsl' / 'server.log'}.")
+            raise why_it_ended(server.folder)
         grace_s = self._config.stop.grace_s
         if self.run.stop_file.exists():
             self.run.stop_file.unlink(missing_ok=True)
             self._stopped_by = self._stopped_by or "stop-file"
             thinker.stop("the file STOP was found", grace_s=grace_s)
+        if self._exchange is not None and (reason := self._exchange.look_after(self._note)):
+            self._stopped_by = self._stopped_by or "redis"
+            thinker.stop(reason, grace_s=grace_s)
         if time.monotonic() >= self._stop_at:
             self._stopped_by = self._stopped_by or "walltime"
             thinker.stop("the walltime is near", grace_s=grace_s)
@@ -433,6 +448,11 @@ def last_line(run: RunDirectory, state: str, reason: str) -> str:
     return f"Failed: {reason}. See {run.log}. Resume with: fff resume {run.path}"
 
 
+def _identity(run: RunDirectory, found: Replay) -> str:
+    """Return what tells the campaign of a run directory from all others, copies of the folder among them."""
+    return settings_hash({"path": str(run.path), "opened": found.events[0].times})
+
+
 def _failure(error: BaseException) -> tuple[State, str]:
     if isinstance(error, FffError):
         return "failed", f"{error.message} {error.hint}".strip()
@@ -454,6 +474,14 @@ def _usage_before(run: RunDirectory) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
     return dict(usage)
+
+
+def _read_pools(run: RunDirectory, site: Site) -> dict[str, dict[str, Any]]:
+    """Return how many workers each pool has, as the task server tells; none before it has."""
+    pools: dict[str, dict[str, Any]] = {name: {"workers": 0} for name in site.pools}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        pools |= read_json(run.path / "parsl" / POOLS)["pools"]
+    return pools
 
 
 class _QuietHandler(logging.FileHandler):
