@@ -202,7 +202,7 @@ def scripts(loaded: LoadedConfig) -> str:
 
     parts = []
     for name, text in batch_scripts(site, loaded.run_dir).items():
-        nodes = site.kinds_of_node()[name]
+        nodes = site.nodes[name]
         size = f"{nodes.nodes_per_block} {'node' if nodes.nodes_per_block == 1 else 'nodes'}"
         what = (
             f"Started in this job for {name}, on {size}"

@@ -25,6 +25,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.launchers import MpiExecLauncher, SimpleLauncher
 from parsl.launchers.base import Launcher
 from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider
+from parsl.providers.cluster_provider import ClusterProvider
 
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.redaction import redact
@@ -79,9 +80,10 @@ class _SrunLauncher(Launcher):
         )
 
 
-class _SlurmBlocks(SlurmProvider):
-    """Parsl's provider, with a ledger and its own pace; jobs that Slurm has forgotten have ended."""
+class _Blocks(ClusterProvider):
+    """What is added to Parsl's providers of blocks: a ledger, and a pace of its own."""
 
+    batch_system = ""
     ledger: Path | None = None
     poll_s = 30.0
 
@@ -89,6 +91,23 @@ class _SlurmBlocks(SlurmProvider):
     def status_polling_interval(self) -> float:  # type: ignore[override] # Parsl adds it to a time
         """Seconds between two questions to the batch system."""
         return self.poll_s
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> Any:
+        """Submit a block, note it in the ledger, and return its job's id."""
+        # What users see in the queue: `fff.cpu.block-0` and the time of submission.
+        name = job_name.replace("parsl.", "fff.", 1)
+        job_id = super().submit(command, tasks_per_node, name)  # type: ignore[safe-super] # Parsl's own
+        if self.ledger is not None and job_id:
+            with self.ledger.open("a", encoding="utf-8") as file:
+                entry = {"kind": self.batch_system, "job": job_id, "submitted": time.time()}
+                file.write(json.dumps(entry) + "\n")
+        return job_id
+
+
+class _SlurmBlocks(_Blocks, SlurmProvider):
+    """Parsl's provider for Slurm; jobs that Slurm has forgotten have ended."""
+
+    batch_system = "slurm"
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:
         """Run a command of the batch system, and return exit code, output and messages."""
@@ -99,40 +118,11 @@ class _SlurmBlocks(SlurmProvider):
         # squeue fails on a single job that it has forgotten, and Parsl would take it to be there for ever.
         return (0, out, err) if code and "Invalid job id" in err else (code, out, err)
 
-    def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> str:
-        """Submit a block, note it in the ledger, and return its job's id."""
-        job_id = super().submit(command, tasks_per_node, _job_name(job_name))
-        _note(self.ledger, "slurm", job_id)
-        return job_id
 
+class _PbsBlocks(_Blocks, PBSProProvider):
+    """Parsl's provider for PBS."""
 
-class _PbsBlocks(PBSProProvider):
-    """Parsl's provider, with a ledger and a pace of its own."""
-
-    ledger: Path | None = None
-    poll_s = 30.0
-
-    @property
-    def status_polling_interval(self) -> float:  # type: ignore[override] # Parsl adds it to a time
-        """Seconds between two questions to the batch system."""
-        return self.poll_s
-
-    def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> str | None:
-        """Submit a block, note it in the ledger, and return its job's id."""
-        job_id: str | None = super().submit(command, tasks_per_node, _job_name(job_name))
-        _note(self.ledger, "pbs", job_id)
-        return job_id
-
-
-def _job_name(name: str) -> str:
-    """Return what users see in the queue: `fff.cpu.block-0` and the time of submission."""
-    return name.replace("parsl.", "fff.", 1)
-
-
-def _note(ledger: Path | None, kind: str, job_id: str | None) -> None:
-    if ledger is not None and job_id:
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "job": job_id, "submitted": time.time()}) + "\n")
+    batch_system = "pbs"
 
 
 def cancel_jobs(folder: Path) -> list[str]:
@@ -306,7 +296,7 @@ def _launcher(site: BatchSite, nodes: NodesSection) -> Launcher:
 def _suitable_launcher(site: BatchSite, nodes: NodesSection) -> str:
     n_nodes = nodes.nodes_per_block
     if site.inside_allocation:
-        n_nodes = sum(kind.nodes_per_block for kind in site.kinds_of_node().values())
+        n_nodes = sum(kind.nodes_per_block for kind in site.nodes.values())
     if nodes.across_nodes or n_nodes == 1:
         return "single"
     return "srun" if isinstance(nodes, SlurmNodes) else "mpiexec"
@@ -351,7 +341,7 @@ def batch_scripts(site: BatchSite, run_dir: Path) -> dict[str, str]:
         RunDirectoryError: If batch scripts cannot name the run directory.
     """
     check_path(run_dir)
-    return {name: _script(name, site, nodes, run_dir) for name, nodes in site.kinds_of_node().items()}
+    return {name: _script(name, site, nodes, run_dir) for name, nodes in site.nodes.items()}
 
 
 def _script(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> str:

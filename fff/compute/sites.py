@@ -131,7 +131,7 @@ class Site:
             return [_executor(name, pool) for name, pool in self.specification.items()]
         from fff.compute.batch import batch_executor
 
-        kinds = self.batch.kinds_of_node()
+        kinds = self.batch.nodes
         return [batch_executor(name, self.batch, nodes, run_dir) for name, nodes in kinds.items()]
 
 
@@ -177,7 +177,7 @@ def _cluster(section: BatchSite) -> Site:
             ),
             0 if section.inside_allocation else nodes.max_blocks,
         )
-        for name, nodes in section.kinds_of_node().items()
+        for name, nodes in section.nodes.items()
     }
     return Site(section.kind, pools, _pools(section.pool_of_group()), section)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -52,7 +53,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
 def named_section_of(field: FieldInfo | None) -> type[Section] | None:
     """Return the section that a field holds several of, each under a name of the user's choice; or None."""
     annotation = field.annotation if field is not None else None
-    if get_origin(annotation) is not dict:
+    if get_origin(annotation) is not Mapping:
         return None
     inner = _sections(get_args(annotation)[1])
     return inner[0] if inner else None

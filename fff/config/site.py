@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -41,8 +42,8 @@ class _AnySite(Section):
         None,
         description=(
             "Command that starts the ranks of an external code, put before the code's own; {ranks}, {nodes}, "
-            "{hosts} and {hosts_and_ranks} are filled in, as in `mpiexec -n {ranks}` or `srun --nodes={nodes} "
-            "--ntasks={ranks} --nodelist={hosts}`; null: codes are started alone."
+            "{hosts} and {hosts_and_ranks} are filled in, as in `mpiexec -n {ranks}` or `srun "
+            "--nodes={nodes} --ntasks={ranks} --nodelist={hosts}`; null: codes are started alone."
         ),
     )
 
@@ -274,6 +275,7 @@ class BatchSite(_AnySite):
     """Nodes of a batch system, of one kind or several."""
 
     kind: Literal["slurm", "pbs"] = Field(description="Which batch system.")
+    nodes: Mapping[_NodeName, NodesSection] = Field(description="Kinds of node.")
     inside_allocation: bool = Field(
         False,
         description=(
@@ -297,10 +299,6 @@ class BatchSite(_AnySite):
         ),
     )
 
-    def kinds_of_node(self) -> dict[str, NodesSection]:
-        """Return the kinds of node by name."""
-        raise NotImplementedError
-
     def check(self) -> None:
         """Check the kinds of node, each and together.
 
@@ -308,7 +306,7 @@ class BatchSite(_AnySite):
             ConfigError: If keys contradict each other, or a task has no kind of node, or several.
         """
         super().check()
-        for name, nodes in self.kinds_of_node().items():
+        for name, nodes in self.nodes.items():
             nodes.check_as(f"site.nodes.{name}")
             if nodes.across_nodes and self.mpi_launch is None:
                 msg = f"`site.nodes.{name}.across_nodes` needs `site.mpi_launch`, which is not set."
@@ -326,7 +324,7 @@ class BatchSite(_AnySite):
         Raises:
             ConfigError: If a group has no kind of node, or several.
         """
-        kinds = self.kinds_of_node()
+        kinds = self.nodes
         found: dict[TaskGroup, str] = {}
         for name, nodes in kinds.items():
             for group in nodes.tasks or ():
@@ -351,26 +349,18 @@ class SlurmSite(BatchSite):
     """A cluster with Slurm; blocks are its jobs."""
 
     kind: Literal["slurm"] = Field(description="Nodes of a cluster, by Slurm.")
-    nodes: dict[_NodeName, SlurmNodes] = Field(
+    nodes: Mapping[_NodeName, SlurmNodes] = Field(
         min_length=1, max_length=10, description="Kinds of node, by a name of your choice."
     )
-
-    def kinds_of_node(self) -> dict[str, NodesSection]:
-        """Return the kinds of node by name."""
-        return dict(self.nodes)
 
 
 class PbsSite(BatchSite):
     """A cluster with PBS (OpenPBS, PBS Pro); blocks are its jobs."""
 
     kind: Literal["pbs"] = Field(description="Nodes of a cluster, by PBS.")
-    nodes: dict[_NodeName, PbsNodes] = Field(
+    nodes: Mapping[_NodeName, PbsNodes] = Field(
         min_length=1, max_length=10, description="Kinds of node, by a name of your choice."
     )
-
-    def kinds_of_node(self) -> dict[str, NodesSection]:
-        """Return the kinds of node by name."""
-        return dict(self.nodes)
 
 
 SiteSection = Annotated[LaptopSite | WorkstationSite | SlurmSite | PbsSite, Field(discriminator="kind")]

@@ -33,6 +33,7 @@ TINY = (
 # the settings it began with, so that only the end of an extended one is told.
 SMALLER = {
     "fff run my-molecule.yaml --run-dir": "--dry-run",  # the one before it says what a second run would
+    "fff run slurm.yaml --dry-run": "",
     "fff run": TINY,
     "fff resume runs/my-crystal -o": "-o stop.max_labels=8",
     "fff train": TINY_MODEL,
