@@ -8,18 +8,21 @@ launch line would start the whole calculation several times.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ase.calculators.names import builtin
 
 from fff.base.errors import ReferenceSetupError
+from fff.config.site import BatchSite
+from fff.external import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fff.external import Launch
+    from fff.config.site import SiteSection
 
-__all__ = ["check_kind", "check_slots", "launch_for", "launched"]
+__all__ = ["check_kind", "check_slots", "launch_for", "launch_here", "launched"]
 
 _RUN_BY_ASE = {"castep": "castep_command", "cp2k": "command", "lammpsrun": "command", "vasp": "command"}
 """Codes that only ASE can run, and the parameter with their command."""
@@ -34,6 +37,21 @@ _START_THEIR_OWN = {
     "turbomole": "its variable PARNODES",
 }
 """Codes that start their processes themselves, and what says how many."""
+
+
+def launch_here(site: SiteSection, slots: int = 1) -> Launch | None:
+    """Return what starts a code that fff calculates with right here, outside a campaign.
+
+    On the login node of a cluster nothing does: `srun` would ask for a job, and wait for it.
+
+    Args:
+        site: The section `site`.
+        slots: How many slots; one on a cluster, whose others are on nodes that are not given here.
+    """
+    if not isinstance(site, BatchSite):
+        return Launch.here(site.mpi_launch, slots)
+    is_in_job = bool({"SLURM_JOB_ID", "PBS_JOBID"} & os.environ.keys())
+    return Launch.here(site.mpi_launch) if is_in_job else None
 
 
 def check_kind(settings: Mapping[str, Any], launch: Launch | None) -> None:

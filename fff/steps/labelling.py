@@ -17,6 +17,7 @@ from fff.base.ids import settings_hash, structure_hash
 from fff.data.labels import LabelStore
 from fff.data.sqlite import connect
 from fff.reference import ReferenceProcess, make_reference
+from fff.reference.launching import launch_here
 from fff.reference.probing import probe_reference
 from fff.steps.outputs import taken
 from fff.steps.sharing import shared_by
@@ -88,7 +89,7 @@ def label_structures(
 
     Args:
         sources: Files, folders and names, as in a config's `structures`.
-        config: Its sections `reference`, `calculation.max_attempts` and its seed count.
+        config: Its sections `reference`, `calculation.max_attempts`, `site.mpi_launch` and its seed count.
         output: The database; made when absent.
         n_workers: Calculations at a time; as many as there are cores when None.
         tell: Told how many structures are done, of how many, and what happened last.
@@ -114,7 +115,7 @@ def label_structures(
         labelled = Labelled(method, len(asked), len(asked) - len(todo))
         n_workers = max(1, min(n_workers or cores_found(), len(todo)))
         work = output.with_name(f"{output.stem}-tasks")
-        workers = _Workers(section, work, todo, n_workers, config.calculation.max_attempts)
+        workers = _Workers(config, work, todo, n_workers)
         interruption.wait_for = ": calculations that run may end"
         interruption.at_once = workers.kill
         with shared_by(n_workers):
@@ -201,27 +202,28 @@ class _Workers:
     """Threads that each drive one child process, which a time limit can kill.
 
     Args:
-        section: The section `reference`.
+        config: Its sections `reference` and `calculation.max_attempts`, and `site.mpi_launch` for a slot on
+            this machine: whatever a calculation takes in a campaign, here it takes one of `n_workers`.
         work_dir: Where external codes calculate.
         todo: The structures.
         n_workers: How many threads.
-        max_attempts: Tries of a calculation that was lost or ran out of time.
     """
 
     def __init__(
         self,
-        section: dict[str, Any],
+        config: ActiveLearningConfig,
         work_dir: Path,
         todo: Sequence[Asked],
         n_workers: int,
-        max_attempts: int,
     ) -> None:
         self._todo: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         for each in todo:
             self._todo.put(each)
         self._answers: queue.SimpleQueue[tuple[Asked, Label | None, Exception | None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._max_attempts = max_attempts
+        self._max_attempts = config.calculation.max_attempts
+        self._launch = launch_here(config.site)
+        section = config.reference.model_dump(mode="json")
         self._processes = [ReferenceProcess(section, work_dir=work_dir) for _ in range(n_workers)]
         self.is_killed = False
 
@@ -270,7 +272,7 @@ class _Workers:
         error: Exception | None = None
         for _ in range(self._max_attempts):
             try:
-                return process.calculate(each.atoms, structure_hash(each.atoms)), None
+                return process.calculate(each.atoms, structure_hash(each.atoms), self._launch), None
             except ReferenceFailure as failure:
                 error = failure
                 if failure.failure_class != "retry" or self._stopping.is_set():

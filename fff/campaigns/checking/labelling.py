@@ -18,6 +18,7 @@ from fff.campaigns.checking.findings import failed, fine, skipped, warning
 from fff.campaigns.inputs import read_inputs
 from fff.compute.sites import make_site
 from fff.reference import ReferenceProcess
+from fff.reference.launching import launch_here
 from fff.reference.probing import probe_reference
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from fff.campaigns.checking.findings import Finding, Known
     from fff.data.records import Label
+    from fff.external import Launch
 
 __all__ = ["displaced", "find_inputs", "find_method", "label_smallest"]
 
@@ -146,7 +148,7 @@ def label_smallest(known: Known) -> Iterator[Finding]:
     ):
         began = time.monotonic()
         try:
-            label = process.calculate(structures[0], "label")
+            label = process.calculate(structures[0], "label", _launch(known, structures[0]))
         except ReferenceFailure as error:
             yield _explained(error, known, structures[0], limit_s)
             return
@@ -192,30 +194,36 @@ def _measure(known: Known, process: ReferenceProcess, structures: Sequence[Atoms
     """Measure what a label costs with all libraries loaded, in dynamics, and of the largest structure."""
     smallest, largest = structures[0], structures[-1]
     with contextlib.suppress(ReferenceFailure):
-        known.label_s[len(smallest)] = _label_s(process, smallest)
+        known.label_s[len(smallest)] = _label_s(process, smallest, _launch(known, smallest))
     with contextlib.suppress(ReferenceFailure):
-        known.step_s = _step_s(process, smallest)
+        known.step_s = _step_s(process, smallest, _launch(known, smallest))
     guess_s = known.label_s[len(smallest)] * (len(largest) / len(smallest)) ** _STEEPEST
     if len(largest) > len(smallest) and guess_s < _DEAREST_S:
         with contextlib.suppress(ReferenceFailure):
-            known.label_s[len(largest)] = _label_s(process, largest)
+            known.label_s[len(largest)] = _label_s(process, largest, _launch(known, largest))
 
 
-def _label_s(process: ReferenceProcess, atoms: Atoms) -> float:
+def _launch(known: Known, atoms: Atoms) -> Launch | None:
+    """Return what starts the ranks of a label, on as many slots as a campaign would give it."""
+    config = known.config
+    return launch_here(config.site, config.calculation.slots_for(len(atoms), int(atoms.numbers.sum())))
+
+
+def _label_s(process: ReferenceProcess, atoms: Atoms, launch: Launch | None) -> float:
     """Return the seconds of a label, to and from the process that calculates it: the median of a few."""
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _CHEAP_S:
         copy = displaced(atoms, len(times))
         began = time.monotonic()
-        process.calculate(copy, "label")
+        process.calculate(copy, "label", launch)
         times.append(time.monotonic() - began)
     return float(np.median(times))
 
 
-def _step_s(process: ReferenceProcess, atoms: Atoms) -> float:
+def _step_s(process: ReferenceProcess, atoms: Atoms, launch: Launch | None) -> float:
     """Return the seconds of a step of dynamics, which goes on from the electrons of the one before."""
     walker = atoms.copy()
-    walker.calc = process.ase_calculator("dynamics")
+    walker.calc = process.ase_calculator("dynamics", launch)
     walker.get_forces()
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _CHEAP_S:

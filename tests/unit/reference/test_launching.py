@@ -1,8 +1,9 @@
 import pytest
 
 from fff.base.errors import ReferenceSetupError
+from fff.config.site import LaptopSite, SlurmSite
 from fff.external import Launch
-from fff.reference.launching import check_kind, check_slots, launch_for, launched
+from fff.reference.launching import check_kind, check_slots, launch_for, launch_here, launched
 
 LINE = "mpiexec -n {ranks}"
 ONE, TWO = Launch(LINE, ("n1",)), Launch(LINE, ("n1", "n1"))
@@ -56,3 +57,19 @@ def test_a_code_that_ase_starts_gets_the_line_in_its_command(name, parameter):
     assert found[parameter].endswith(" mpiexec -n 2 code")
     with pytest.raises(ReferenceSetupError, match=rf"reference\.parameters\.{parameter}.* is not given"):
         launched(name, {}, TWO)
+
+
+def test_right_here_a_campaigns_launch_line_is_used_with_its_slots(monkeypatch):
+    for name in ("SLURM_JOB_ID", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+    assert launch_here(LaptopSite(mpi_launch=LINE), 2) == Launch.here(LINE, 2)
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "PBS_JOBID"])
+def test_on_a_cluster_it_is_used_in_a_job_only_and_for_one_slot(monkeypatch, variable):
+    for name in ("SLURM_JOB_ID", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+    site = SlurmSite(kind="slurm", nodes={"any": {}}, mpi_launch=LINE)
+    assert launch_here(site, 2) is None
+    monkeypatch.setenv(variable, "7")
+    assert launch_here(site, 2) == Launch.here(LINE)
