@@ -154,8 +154,10 @@ def _entries(section: Mapping[str, Any], prefix: str, kind: str) -> Iterator[Ent
                 default=field.get("default"),
                 is_required=name in section.get("required", ()),
             )
-            if reference := _named(field):
-                yield from _entries(definitions[_name(reference)], f"{prefix}{name}.NAME.", kind)
+    # After all of its own keys, so that a section is told of in one piece.
+    for name, field in section["properties"].items():
+        if reference := _named(field):
+            yield from _entries(definitions[_name(reference)], f"{prefix}{name}.NAME.", kind)
 
 
 def _named(field: Mapping[str, Any]) -> str:
