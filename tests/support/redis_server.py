@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 __all__ = ["PATIENCE_S", "VARIABLE", "RedisServer", "started_redis"]
 
@@ -28,13 +30,16 @@ class RedisServer:
     Args:
         folder: Where it keeps its data.
         keeps_data: Whether it has its data again when it is started again.
+        tls: Files with its key and its certificate, where it speaks TLS.
 
     Attributes:
         url: Its address, database 3.
         password: What `VARIABLE` must hold.
     """
 
-    def __init__(self, folder: Path, *, keeps_data: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, keeps_data: bool = False, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.password = f"pw-{secrets.token_hex(12)}"
         self.folder = folder
         with socket.socket() as probe:
@@ -43,6 +48,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/3"
         self.connect_to = (self.url, VARIABLE)
         self._keeps_data = keeps_data
+        self._tls = tls
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -55,6 +61,10 @@ class RedisServer:
             "appendonly": "yes" if self._keeps_data else "no",
             "requirepass": self.password,
         }
+        if self._tls is not None:
+            key, certificate = self._tls
+            settings |= {"port": 0, "tls-port": self.port, "tls-auth-clients": "no"}
+            settings |= {"tls-key-file": key, "tls-cert-file": certificate, "tls-ca-cert-file": certificate}
         self._process = subprocess.Popen(
             ["redis-server", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
@@ -90,7 +100,16 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Return a client of its own, for looks from outside."""
-        return redis.Redis(port=self.port, db=3, password=self.password, socket_timeout=PATIENCE_S)
+        trust = {"ssl": True, "ssl_ca_certs": str(self._tls[1])} if self._tls is not None else {}
+        return redis.Redis(
+            host="127.0.0.1",
+            port=self.port,
+            db=3,
+            password=self.password,
+            socket_timeout=PATIENCE_S,
+            retry=Retry(NoBackoff(), 0),
+            **trust,
+        )
 
     def key_names(self) -> set[str]:
         """Return all keys that are there."""
@@ -102,14 +121,20 @@ class RedisServer:
         os.kill(self._process.pid, number)
 
 
-def started_redis(folder: Path, monkeypatch: pytest.MonkeyPatch, *, keeps_data: bool = False) -> RedisServer:
+def started_redis(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    keeps_data: bool = False,
+    tls: tuple[Path, Path] | None = None,
+) -> RedisServer:
     """Return a server that runs and whose password is in the environment; stop it afterwards.
 
     Skips the test where there is no redis-server.
     """
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server on PATH")
-    server = RedisServer(folder, keeps_data=keeps_data)
+    server = RedisServer(folder, keeps_data=keeps_data, tls=tls)
     monkeypatch.setenv(VARIABLE, server.password)
     server.start()
     return server
