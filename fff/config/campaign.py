@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fff.base.errors import ConfigError
+from fff.base.launch_line import placeholders_in
 from fff.base.redaction import find_secret
 from fff.config.choosing import CalculationSection, QueueSection, SelectionSection, StopSection
 from fff.config.learning import CommitteeSection, ModelSection, StartSection, TrainingSection
@@ -174,6 +175,10 @@ def _check_launch(config: ActiveLearningConfig) -> None:
         msg = f"{wrong}, but `site.mpi_launch` is not set: nothing would start the code on them."
         hint = "Set it, for example to: mpiexec -n {ranks}"
         raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=None)
+    if not placeholders_in(config.site.mpi_launch):
+        msg = f"{wrong}, but nothing in `site.mpi_launch` says so: {config.site.mpi_launch!r}."
+        hint = "Write {ranks} for the number of ranks, as in: mpiexec -n {ranks}"
+        raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=config.site.mpi_launch)
 
 
 def _check_secrets(config: ActiveLearningConfig) -> None:

@@ -100,6 +100,14 @@ def test_several_slots_need_a_launch_line():
     assert load(LAUNCH, f"{KEY}=[[0, 1], [100, 2]]").calculation.most_slots == 2
 
 
+def test_a_launch_line_for_several_slots_has_a_placeholder():
+    error = refused("site.mpi_launch=mpiexec -n 2", f"{KEY}=[[0, 1], [100, 2]]")
+    assert error.context["key"] == "site.mpi_launch"
+    assert "'mpiexec -n 2'" in error.message
+    assert "{ranks}" in error.hint
+    assert load("site.mpi_launch=mpiexec -n 2").calculation.most_slots == 1
+
+
 @pytest.mark.parametrize("n_slots", [1, 2, 3])
 def test_a_pool_with_fewer_slots_than_a_calculation_is_refused(n_slots):
     section = load(LAUNCH, f"{KEY}=[[0, 1], [100, 2], [400, 4]]").calculation

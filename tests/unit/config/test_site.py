@@ -123,3 +123,12 @@ def test_one_key_of_a_kind_of_node_can_be_changed_alone():
     assert (config.site.nodes["cpu"].queue, config.site.nodes["cpu"].max_blocks) == ("big", 3)
     with pytest.raises(ConfigError, match=r"Unknown key `site\.nodes\.cpu\.blocks`"):
         load_config(None, [*given, "site.nodes.cpu.blocks=3"])
+
+
+@pytest.mark.parametrize("kind", ["laptop", "workstation", "slurm"])
+def test_a_launch_line_with_an_unknown_placeholder_is_refused_on_every_site(kind):
+    nodes = {"nodes": {"any": {}}} if kind == "slurm" else {}
+    values = {"structures": ["bulk:Cu"], "reference": {"kind": "xtb"}}
+    with pytest.raises(ConfigError, match=r"the placeholder \{cores\} is unknown") as raised:
+        config_from_dict({**values, "site": {"kind": kind, "mpi_launch": "srun {cores}", **nodes}})
+    assert "{ranks}" in raised.value.hint
