@@ -228,11 +228,11 @@ def test_packed_clusters_are_relaxed_in_one_process_which_ends(monkeypatch):
         ("{kind: laptop, n_workers: 2, mpi_launch: 'mpiexec {ranks}'}", 2),
         ("{kind: workstation, n_gpu_workers: 9, n_cpu_workers: 3, mpi_launch: 'mpiexec {ranks}'}", 3),
         (
-            "{kind: slurm, mpi_launch: 'srun {ranks}', nodes: {cpu: {nodes_per_block: 4, across_nodes: true}}}",
+            "{kind: slurm, mpi_launch: '{ranks}', nodes: {cpu: {nodes_per_block: 4, across_nodes: true}}}",
             4,
         ),
         # No program runs across two jobs of a batch system.
-        ("{kind: slurm, mpi_launch: 'srun {ranks}', nodes: {cpu: {workers_per_node: 2, max_blocks: 4}}}", 2),
+        ("{kind: slurm, mpi_launch: '{ranks}', nodes: {cpu: {workers_per_node: 2, max_blocks: 4}}}", 2),
     ],
 )
 def test_a_calculation_may_take_as_many_slots_as_its_site_has_and_no_more(site, n_slots):
