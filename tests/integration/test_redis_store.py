@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 from proxystore.proxy import ProxyResolveError, extract
@@ -13,13 +14,15 @@ from proxystore.store import get_store
 from redis.exceptions import NoPermissionError
 
 from fff.base.errors import CampaignError, ConfigError, StoreLostError
+from fff.campaigns.checking.redis import find_server
 from fff.compute.exchange import Exchange, find_redis
 from fff.compute.queues import LocalQueues
 from fff.compute.redis_access import connect
 from fff.compute.redis_store import RedisConnector, RedisShelf
 from fff.compute.stores import store_of_parcels
 from fff.compute.tasks import Call, _task
-from fff.config import RedisSection
+from fff.config import LaptopSite, RedisSection
+from fff.config.site import SlurmSite
 from tests.support.redis_server import PATIENCE_S, VARIABLE, started_redis
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -281,3 +284,53 @@ def test_a_proxy_of_what_is_lost_for_good_says_so(server, tmp_path):
         with pytest.raises(ProxyResolveError) as caught:
             extract(proxy)
     assert isinstance(caught.value.__cause__, StoreLostError)
+
+
+def looked_at(server, site=None, **values):
+    redis = section(server, **values)
+    known = SimpleNamespace(config=SimpleNamespace(redis=redis, site=site or LaptopSite()))
+    return list(find_server(known))
+
+
+def test_a_check_tells_version_and_policy_and_leaves_nothing(server):
+    (finding,) = looked_at(server)
+    assert finding.status == "ok"
+    assert "version" in finding.found
+    assert "password accepted" in finding.found
+    assert finding.values["maxmemory_policy"] == "noeviction"
+    assert server.key_names() == set()
+    known = SimpleNamespace(config=SimpleNamespace(redis=RedisSection()))
+    assert list(find_server(known)) == []
+
+
+def test_a_check_fails_where_the_server_may_throw_away_what_is_in_use(server):
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "volatile-lru")
+    (finding,) = looked_at(server)
+    assert finding.status == "failed"
+    assert "CONFIG SET maxmemory-policy noeviction" in finding.repair
+
+
+def test_a_check_fails_where_fff_may_not_write(server):
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+    (finding,) = looked_at(server)
+    assert finding.status == "failed"
+    assert "maxmemory" in finding.found
+
+
+def test_a_check_warns_of_workers_that_cannot_reach_a_server_of_this_machine(server):
+    site = SlurmSite(kind="slurm", nodes={"cpu": {}})
+    (finding,) = looked_at(server, site)
+    assert finding.status == "warning"
+    assert "only this machine reaches it" in finding.found
+    assert looked_at(server, site, use_for=["queues"])[0].status == "ok"
+
+
+def test_a_check_warns_of_a_server_without_a_password(server):
+    with server.client() as client:
+        client.config_set("requirepass", "")
+    known = SimpleNamespace(config=SimpleNamespace(redis=RedisSection(url=server.url), site=LaptopSite()))
+    (finding,) = find_server(known)
+    assert finding.status == "warning"
+    assert "every user of this machine" in finding.found
