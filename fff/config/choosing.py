@@ -101,7 +101,11 @@ class CalculationSection(Section):
         ),
     )
     max_attempts: PositiveInt = Field(
-        3, description="Tries of a task that was lost, or of a calculation that ran out of time."
+        3,
+        description=(
+            "Tries of a task that was lost, or of a calculation that ran out of time. To be lost with a whole "
+            "block of nodes counts as a try only when it happens ten times in a row."
+        ),
     )
     size_by: Literal["electrons", "atoms"] = Field(
         "electrons",
@@ -188,7 +192,7 @@ class CalculationSection(Section):
 
 
 class QueueSection(Section):
-    """When workers move between sampling and calculation."""
+    """When workers move between sampling and calculation, where these share them."""
 
     length: int = Field(
         2, ge=0, description="Audits that should be waiting for a calculation; the balance of the two loops."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fff.config import config_from_dict
 from fff.data.events import CHANGED, Event
-from fff.steering.active_learning import ActiveLearning
+from fff.steering.active_learning import ActiveLearning, scheduling
 from fff.steering.active_learning.policy import POLICY_VERSION
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Game:
         self._budget = self.config.stop.max_labels
         self._least_free = dict.fromkeys(self.state.capacity, 0)
         self._largest_pool = 0
-        self._first_in_line: dict[str, str] = {}
+        self._first_in_line: tuple[Request, int] | None = None
         self._waited: Counter[str] = Counter()
         self._most_slots = Counter(self.state.capacity)
         self._written: set[str] = set()
@@ -343,25 +343,34 @@ class Game:
         return new
 
     def _count_wait(self, ended: Request) -> None:
-        """Check that whoever is first in line waits for no more tasks than there are slots, or were once.
+        """Check that whoever is first in line waits for few tasks, each of a kind that it must wait for.
 
-        Those do not count that end while it waits for a long one in any case.
+        They are no more of each length than there are slots, or were once.
         """
         first = self.state.first_in_line(ended.pool)
-        self._first_in_line = {} if first is None else {ended.pool: first.id}
-        if first is not None and not self.policy._scheduler._waits_for_long(first):
+        self._first_in_line = None
+        if first is None:
+            return
+        length = self.policy._scheduler._waits_for(first)
+        self._first_in_line = (first, length)
+        if scheduling._length(ended.kind) >= length:
             self._waited[first.id] += 1
-            assert self._waited[first.id] <= self._most_slots[ended.pool], f"{first.id} is starved"
+            n_lengths = 1 + max(scheduling._LENGTHS.values())
+            assert self._waited[first.id] <= n_lengths * self._most_slots[ended.pool], (
+                f"{first.id} is starved"
+            )
 
     def _check_line(self, new: Sequence[Request]) -> None:
-        """Check that nothing long goes before who was first in line, and still is."""
-        for pool, name in self._first_in_line.items():
-            first = self.state.first_in_line(pool)
-            if first is not None and first.id == name:
-                passing = {request.kind for request in new if request.pool == pool}
-                assert not passing & {"train", "train-baseline", "reference-dynamics"}
-            else:
-                self._waited[name] = 0
+        """Check that nothing goes before who was first in line, and still is, but what is shorter."""
+        if self._first_in_line is None:
+            return
+        first, length = self._first_in_line
+        if self.state.first_in_line(first.pool) == first:
+            lengths = [scheduling._length(request.kind) for request in new if request.pool == first.pool]
+            assert all(passing < length for passing in lengths)
+            assert self.policy._scheduler._waits_for(first) <= length
+        else:
+            self._waited[first.id] = 0
 
     def _take(self, new: Sequence[Request]) -> None:
         self.asked += new

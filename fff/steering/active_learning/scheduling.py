@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler"]
 
-_LONG = ("train", "train-baseline", "reference-dynamics")
-"""Kinds of task that may take many times as long as the others."""
+_LENGTHS = {"dynamics": 1, "calculate": 2, "reference-dynamics": 3, "train": 3, "train-baseline": 3}
+"""How long kinds of task take beside each other; those that are not named are short."""
 
 
 class Scheduler:
@@ -32,9 +32,9 @@ class Scheduler:
     for it; then training; then sampling and calculation by the slots each may use; reference dynamics fill
     what is left. Kinds of task may share pools in any way.
 
-    Slots that become free are kept for the first in line until it has all of its own: nothing but what runs
-    already goes before it, and it holds no part of its slots meanwhile. Only while it must wait for long
-    tasks in any case do short ones run on the slots that it cannot use yet.
+    Slots that become free are kept for the first in line until it can take all of its own at once. On those
+    that it cannot use yet other tasks may begin as long as it must wait for tasks of longer kinds in any
+    case. None of these begins meanwhile, so that it waits for what runs of each kind and for no more.
 
     Args:
         state: The shared state.
@@ -128,9 +128,9 @@ class Scheduler:
         elif first.slots <= free:
             state.end(first)
             return first
-        if not self._waits_for_long(first):
-            return None
-        return self._take(pool, *self._short_work)
+        length = self._waits_for(first)
+        shorter = (work for work in self._short_work if _length(work[0]) < length)
+        return self._take(pool, *shorter)
 
     def _new(self, pool: str) -> Request | None:
         """Return what comes next where nothing stands in line; it may need more slots than are free."""
@@ -146,14 +146,19 @@ class Scheduler:
         pool_of = self.state.pool_of
         return next((take() for kind, wants, take in works if pool_of[kind] == pool and wants()), None)
 
-    def _waits_for_long(self, first: Request) -> bool:
-        """Whether the first in line cannot begin before a long task ends, however many short ones do.
+    def _waits_for(self, first: Request) -> int:
+        """Return of which length are the tasks that the first in line must wait for in any case.
 
-        No long one begins meanwhile, so that this comes to an end.
+        It could not begin if all that runs of shorter kinds ended at once.
         """
         state = self.state
-        running = (r for r in state.open.values() if r.pool == first.pool and r.kind in _LONG)
-        return state.capacity[first.pool] - sum(request.slots for request in running) < first.slots
+        left = state.capacity[first.pool]
+        running = [request for request in state.open.values() if request.pool == first.pool]
+        for length in range(max(_LENGTHS.values()), 0, -1):
+            left -= sum(request.slots for request in running if _length(request.kind) == length)
+            if left < first.slots:
+                return length
+        return 0
 
     def _may_train(self) -> bool:
         """Whether training may take a slot of a pool it shares, without locking the others out of it."""
@@ -200,3 +205,7 @@ class Scheduler:
         pool_of = self.state.pool_of
         is_apart = pool_of["score"] not in (pool_of["dynamics"], pool_of["calculate"])
         return is_apart and self._selector.wants_any_score()
+
+
+def _length(kind: str) -> int:
+    return _LENGTHS.get(kind, 0)

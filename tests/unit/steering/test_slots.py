@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fff.steering.active_learning import ActiveLearning
+from fff.steering.active_learning.scheduling import _length
 from tests.support.drawing_campaigns import Chance, campaigns
 from tests.support.playing_campaigns import EXTERNAL, LAPTOP, WORKSTATION, Game, frame, opened
 
@@ -245,6 +246,55 @@ def test_short_tasks_run_on_slots_that_a_large_calculation_could_not_use_yet():
     assert game.finish(game.of("train")[0]) == []
     (short,) = [request for request in game.open if request.kind != "train"]
     assert [request.id for request in game.finish(short)] == [waiting]
+
+
+def test_sampling_and_inference_go_on_beside_a_calculation_that_a_large_one_waits_for():
+    game = mixed(
+        5,
+        3,
+        sizes=(LARGE_ATOMS,),
+        sampling={"n_parallel": 3, "n_trajectories": 12},
+        queue={"length": 0, "tolerance": 0},
+    ).play_to_committee(0, hold=["dynamics"])
+    game.play(lambda game: game.of("calculate") and in_line(game), hold=["calculate"])
+    waiting = in_line(game)[0]
+    (running,) = game.of("calculate")
+    kinds = []
+    for number in range(12):
+        short = next(request for request in game.open if request is not running)
+        kinds.append(short.kind)
+        met = [frame(f"met-{number}-{i}") for i in range(3)]
+        game.finish(short, **({"steps": 0, "others": met} if short.kind == "dynamics" else {}))
+    assert set(kinds) >= {"dynamics", "score"}
+    assert "calculate" not in kinds
+    assert in_line(game) == [waiting]
+    # With the calculation's slots it has all that it needs, whatever runs beside it.
+    assert [request.id for request in game.finish(running)] == [waiting]
+
+
+def test_what_a_large_calculation_waits_for_gets_ever_shorter():
+    game = mixed(
+        {"a": 5},
+        5,
+        pool_of=dict.fromkeys(LAPTOP, "a"),
+        committee={"size": 8},
+        n_imported=4,
+        start_model=True,
+        sizes=(SMALL_ATOMS, SMALL_ATOMS, LARGE_ATOMS),
+        n_starts=3,
+        sampling={"n_parallel": 3, "n_trajectories": 12},
+    )
+    game.play(lambda game: len(game.of("train")) >= 3 and in_line(game), hold=["train"], limit=100)
+    (first, *_) = game.state.line
+    waits_for = game.policy._scheduler._waits_for
+    lengths = []
+    while first.id not in game.policy.open_requests:
+        lengths.append(waits_for(first))
+        # The longest first: what is shorter takes their places while it may.
+        game.finish(max(game.open, key=lambda request: _length(request.kind)))
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] == 3
+    assert len(lengths) <= 4 * 5
 
 
 def test_no_training_begins_before_a_large_calculation_that_waits_for_trainings():
