@@ -218,6 +218,15 @@ def test_a_code_that_ignores_sigterm_is_killed(script, folder):
     assert not psutil.pid_exists(int((folder / "pid").read_text()))
 
 
+def test_what_a_code_leaves_parentless_is_asked_to_end_too(script, folder):
+    # As ranks, or another guard, behind a launcher that ends at once.
+    inner = "trap 'echo farewell > end; exit' TERM; echo > inner; while :; do sleep 0.05; done"
+    (folder / "inner.sh").write_text(inner)
+    with pytest.raises(TimeLimitError):
+        start(script("setsid sh inner.sh &\nexec sleep 600"), folder, time_limit_s=2.0, grace_s=60.0)
+    assert (folder / "end").read_text() == "farewell\n"
+
+
 OWN_SESSION = "setsid sh -c 'trap \"\" TERM; echo $$ > inner; while :; do sleep 0.05; done' &"
 
 
