@@ -103,8 +103,8 @@ class CalculationSection(Section):
     max_attempts: PositiveInt = Field(
         3,
         description=(
-            "Tries of a task that was lost, or of a calculation that ran out of time. To be lost with a whole "
-            "block of nodes counts as a try only when it happens ten times in a row."
+            "Tries of a task that was lost, or of a calculation that ran out of time. To be lost with a "
+            "whole block of nodes counts as a try only when it happens ten times in a row."
         ),
     )
     size_by: Literal["electrons", "atoms"] = Field(
