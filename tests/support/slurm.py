@@ -27,7 +27,7 @@ CONTROL = Path(__file__).resolve().parents[2] / ".ci" / "slurm"
 DEFAULT = Path("/run/fff-slurm/slurm.conf")
 """Where `.ci/slurm start` puts it unless told otherwise."""
 
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 """How long anything may take on a machine that has other things to do, in seconds."""
 
 
@@ -54,23 +54,32 @@ class Slurm:
         assert done.returncode == 0, f"{command} failed: {done.stderr}"
         return done.stdout
 
-    def jobs(self) -> dict[str, str]:
-        """Return the state of every job that waits, runs or is ending, by its number."""
-        return dict(line.split() for line in self.call("squeue", "-h", "-o", "%i %T").splitlines())
+    def jobs(self, prefix: str = "") -> dict[str, str]:
+        """Return the state of every job that waits, runs or is ending, by its number.
+
+        Args:
+            prefix: What their names begin with.
+        """
+        rows = [line.split() for line in self.call("squeue", "-h", "-o", "%i %T %j").splitlines()]
+        return {job: state for job, state, name in rows if name.startswith(prefix)}
+
+    def blocks(self) -> dict[str, str]:
+        """Return the state of the jobs that campaigns have submitted for their workers."""
+        return self.jobs("fff.")
 
     def running(self) -> list[str]:
-        """Return the jobs that run, the oldest first."""
-        return sorted((job for job, state in self.jobs().items() if state == "RUNNING"), key=int)
+        """Return the blocks that run, the oldest first."""
+        return sorted((job for job, state in self.blocks().items() if state == "RUNNING"), key=int)
 
     def submit(self, *words: str | Path) -> str:
         """Submit options of sbatch, a batch script and its arguments; return the number of the job."""
         return self.call("sbatch", "--parsable", *map(str, words)).strip()
 
-    def cancel_all(self) -> None:
-        """Cancel every job, and wait until none is left."""
-        for job in self.jobs():
+    def cancel(self, prefix: str = "") -> None:
+        """Cancel the jobs whose names begin so, and wait until none is left."""
+        for job in self.jobs(prefix):
             self.call("scancel", job)
-        self.wait_until(lambda: not self.jobs(), "the end of all jobs")
+        self.wait_until(lambda: not self.jobs(prefix), "the end of all jobs")
 
     def wait_until[T](self, found: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
         """Wait until `found` returns something true, and return it.
@@ -94,8 +103,8 @@ def slurm_for_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
         lock = stack.enter_context(conf.open("rb"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         slurm = Slurm(conf)
-        slurm.cancel_all()
-        stack.callback(slurm.cancel_all)
+        slurm.cancel()
+        stack.callback(slurm.cancel)
         yield slurm
 
 
