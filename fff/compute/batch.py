@@ -15,12 +15,14 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.launchers import MpiExecLauncher, SimpleLauncher
 from parsl.launchers.base import Launcher
@@ -42,6 +44,7 @@ __all__ = [
     "batch_executor",
     "batch_scripts",
     "cancel_jobs",
+    "check_address",
     "check_allocation",
     "check_path",
     "try_script",
@@ -182,6 +185,31 @@ def check_allocation(site: BatchSite) -> None:
         raise ConfigError(msg, hint=hint, key="site.inside_allocation", value=True)
 
 
+def check_address(site: BatchSite) -> None:
+    """Check that the address at which workers are to reach this process is one of this machine.
+
+    Raises:
+        ConfigError: If it is not; Parsl would wait for minutes, and then say nothing of it.
+    """
+    if site.address is None:
+        return
+    try:
+        # Port 0: any that is free.
+        with socket.create_server((site.address, 0)):
+            return
+    except OSError as error:
+        addresses = sorted(
+            entry.address
+            for entries in psutil.net_if_addrs().values()
+            for entry in entries
+            if entry.family == socket.AF_INET
+        )
+        why = error.strerror or error
+        msg = f"`site.address` is {site.address!r}, which is no address of this machine: {why}."
+        hint = f"It has {', '.join([socket.gethostname(), *addresses])}; or leave the key out."
+        raise ConfigError(msg, hint=hint, key="site.address", value=site.address) from None
+
+
 def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> HighThroughputExecutor:
     """Return the Parsl executor of one kind of node; its blocks are submitted when it is started.
 
@@ -320,9 +348,9 @@ def _slots(nodes: NodesSection) -> list[str]:
         if isinstance(nodes, SlurmNodes)
         else 'sort -u "$PBS_NODEFILE"'
     )
+    # Of an allocation that several kinds of node share the last ones: steps begin on the first.
     return [
-        f"export FFF_SLOT_HOSTS=$({hosts} | head -n {nodes.nodes_per_block} | paste -sd,)",
-        f"export FFF_SLOT_CORES={nodes.cores_per_worker}",
+        f"export FFF_SLOT_HOSTS=$({hosts} | tail -n {nodes.nodes_per_block} | paste -sd,)",
         'export FFF_SLOT_LEASES=$(mktemp -d "${TMPDIR:-/tmp}/fff-slots-XXXXXX")',
     ]
 

@@ -55,6 +55,8 @@ def set_up_lines(n_threads: int, *, has_devices: bool) -> list[str]:
         has_devices: Whether each worker gets an accelerator.
     """
     variables = dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    # Where a calculation has ranks in place of threads.
+    variables["FFF_SLOT_CORES"] = str(n_threads)
     if not has_devices:
         # Each worker would open the first device for itself. Parsl sets this for workers that have one.
         variables["CUDA_VISIBLE_DEVICES"] = ""

@@ -97,13 +97,15 @@ class Site:
 
         Raises:
             RunDirectoryError: If batch scripts cannot name the run directory.
-            ConfigError: If the site is inside an allocation, and this process is not.
+            ConfigError: If the site is inside an allocation and this process is not, or its address is none
+                of this machine.
         """
         if self.batch is not None:
-            from fff.compute.batch import check_allocation, check_path
+            from fff.compute.batch import check_address, check_allocation, check_path
 
             check_path(run_dir)
             check_allocation(self.batch)
+            check_address(self.batch)
 
     def parsl_config(self, run_dir: Path) -> Config:
         """Return the Parsl config of this site; Parsl's files go to the folder `parsl` of the run directory.

@@ -9,7 +9,7 @@ import pytest
 
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.compute import batch
-from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_allocation, check_path
+from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_address, check_allocation, check_path
 from fff.config.site import PbsSite, SlurmSite
 
 SLURM = {
@@ -133,6 +133,14 @@ def test_a_site_inside_an_allocation_needs_one(monkeypatch):
         check_allocation(site)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     check_allocation(site)
+
+
+def test_an_address_that_this_machine_has_not_is_refused_with_those_it_has():
+    site = SlurmSite.model_validate({"kind": "slurm", "nodes": {"cpu": {}}, "address": "192.0.2.99"})
+    with pytest.raises(ConfigError, match="which is no address of this machine") as caught:
+        check_address(site)
+    assert "127.0.0.1" in caught.value.hint
+    check_address(site.model_copy(update={"address": "127.0.0.1"}))
 
 
 def test_the_jobs_of_the_ledger_are_cancelled_once(tmp_path, monkeypatch):
