@@ -19,7 +19,7 @@ from fff.base.errors import CampaignError
 from fff.data.events import Event
 from fff.data.lines import describe_event
 from fff.steering.outbox import Outbox
-from fff.steering.records import Agent
+from fff.steering.records import LOST, MAX_LOSSES, Agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -264,6 +264,10 @@ class CampaignThinker(BaseThinker):
             if envelope["outcome"] == "interrupted":
                 return None
             values = self._cargo.read_values(envelope)
+            if values.get("failure_class") == LOST and request.losses + 1 < MAX_LOSSES:
+                request = request.once_more()
+                self._send(request)
+                continue
             if envelope["outcome"] != "done":
                 msg = f"{request.id} could not be carried out again: {values.get('message', 'unknown')}"
                 raise CampaignError(msg)

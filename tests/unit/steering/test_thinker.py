@@ -554,6 +554,18 @@ def test_a_request_that_cannot_be_carried_out_again_is_an_error(queues, log, los
         thinker.ask(request("old", "Trainer"), lambda: None)
 
 
+@pytest.mark.parametrize("n_losses", [1, 9, 10])
+def test_a_file_is_made_again_though_the_block_is_lost_that_makes_it(queues, log, n_losses):
+    thinker = make_thinker(queues, log, Scripted([]))
+    answers = iter([envelope("failed", failure_class="lost", message="block gone")] * n_losses)
+    with task_server(queues, lambda call, method: next(answers, envelope(sha256="made"))):
+        if n_losses < 10:
+            assert thinker.ask(request("old", "Trainer"), lambda: None) == {"sha256": "made"}
+        else:
+            with pytest.raises(CampaignError, match="old could not be carried out again: block gone"):
+                thinker.ask(request("old", "Trainer"), lambda: None)
+
+
 def test_a_stop_ends_the_wait_for_a_file_that_is_made_again(queues, log):
     thinker = make_thinker(queues, log, Scripted([]))
     release = threading.Event()
