@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +31,7 @@ MOST_FAILED_BLOCKS = 3
 _TELL_EVERY_S = 2.0
 _PART_OF_A_LOG = 1_000_000
 _LAST_WORDS = 400
+_OUT_OF_REACH = "No viable ZMQ url"
 _NOT_SUBMITTED = "Failed to start block"
 
 # What the managers of Parsl's pools note and then live with; nothing is right afterwards.
@@ -105,14 +105,14 @@ class PoolWatch:
         last = [status for status in ended if status.state != JobState.SCALED_IN][-MOST_FAILED_BLOCKS:]
         if len(last) < MOST_FAILED_BLOCKS or not all(map(_never_was, last)):
             return
-        msg = (
-            f"The last {len(last)} jobs of pool {label!r} ended before a worker was there: "
-            f"{_last_words(last[-1])}"
-        )
+        words = _last_words(last[-1])
+        msg = f"The last {len(last)} jobs of pool {label!r} ended before a worker was there: {words}"
         hint = (
             f"Look at `site.nodes.{label}` and at the output of the jobs in "
             f"{executor.run_dir}/submit_scripts; `fff check` has the batch system judge a script."
         )
+        if _OUT_OF_REACH in words:
+            hint = f"Set `site.address` to the address at which nodes reach this machine. {hint}"
         raise SiteError(msg, hint=hint)
 
     def _give_up(self, label: str, executor: HighThroughputExecutor, block: str, trouble: str) -> None:
@@ -187,6 +187,11 @@ def _last_words(status: JobStatus) -> str:
         # Parsl puts the command and its own reading of it before what the batch system said.
         said = [message.rpartition("stderr=")[2]]
     else:
-        said = [status.stderr_summary or "", status.stdout_summary or ""]
-    text = re.sub(r"\s+", " ", " ".join(part for part in said if part)).strip()
-    return f"{text[-_LAST_WORDS:].rstrip('.') or 'it said nothing'}."
+        said = [status.stdout_summary or "", status.stderr_summary or ""]
+    lines = [" ".join(line.split()) for part in said for line in part.splitlines() if line.strip()]
+    words = ""
+    for line in reversed(lines):
+        if words and len(line) + len(words) >= _LAST_WORDS:
+            break
+        words = f"{line} {words}".strip()
+    return f"{words[-_LAST_WORDS:].rstrip('.') or 'it said nothing'}."

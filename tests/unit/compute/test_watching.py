@@ -84,6 +84,18 @@ def test_what_a_job_printed_last_is_passed_on(tmp_path):
         look(tmp_path, executor(tmp_path, gone, gone, gone))
 
 
+def test_workers_that_cannot_reach_this_machine_are_told_of_with_the_key_that_helps(tmp_path):
+    (tmp_path / "err").write_text(
+        "Traceback\n  " + "x" * 900 + "\nConnectionError: No viable ZMQ url from: tcp://a\n"
+    )
+    gone = JobStatus(JobState.MISSING, stderr_path=str(tmp_path / "err"))
+    with pytest.raises(
+        SiteError, match=r"was there: ConnectionError: No viable ZMQ url from: tcp://a\.$"
+    ) as caught:
+        look(tmp_path, executor(tmp_path, gone, gone, gone))
+    assert caught.value.hint.startswith("Set `site.address`")
+
+
 def test_on_one_machine_a_block_that_ends_is_the_end(tmp_path):
     with pytest.raises(CampaignError, match="The workers of pool 'cpu' are gone"):
         look(tmp_path, executor(tmp_path, WAS_THERE), submits_jobs=False)
