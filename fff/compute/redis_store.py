@@ -210,6 +210,10 @@ class RedisShelf(ModelShelf):
                 self.absence.answered()
         self._next_look = time.monotonic() + _LOOK_EVERY_S
 
+    def _can_be_cleared(self) -> bool:
+        """Whether the server is there; one that is away is not waited for at the end, and its keys expire."""
+        return self.absence.seconds == 0
+
     def _put(self, item: _Item, make: Callable[[], Parcel]) -> None:
         """Store a parcel, or leave that to `look_after` where the server is away: workers wait for it."""
         data = parcels.to_bytes(make())

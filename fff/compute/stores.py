@@ -163,7 +163,7 @@ class ModelShelf:
             if self._closed:
                 return
             self._closed = True
-        self.store.close(clear=True)
+        self.store.close(clear=self._can_be_cleared())
 
     def __enter__(self) -> ModelShelf:
         return self
@@ -174,6 +174,9 @@ class ModelShelf:
     def _take_unwanted(self) -> list[_Item]:
         gone = [key for key, item in self._items.items() if not item.in_flight and key not in self._kept]
         return [self._items.pop(key) for key in gone]
+
+    def _can_be_cleared(self) -> bool:
+        return True
 
     def _put(self, item: _Item, make: Callable[[], Parcel]) -> None:
         item.stored = self.store.put(make())

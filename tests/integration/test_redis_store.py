@@ -80,6 +80,16 @@ def test_a_server_that_is_away_holds_nobody_up_and_gets_everything_when_it_is_ba
     assert extract(proxy) == PARCEL
 
 
+def test_closing_does_not_wait_for_a_server_that_answers_no_more(server):
+    shelf = RedisShelf(store_of_parcels("test-paused", RedisConnector(*server.connect_to, KEY, 0.0)))
+    shelf.acquire("a", make)
+    server.pause()
+    look_until(shelf, lambda: shelf.absence.seconds > 0)
+    shelf.close()
+    server.go_on()
+    assert server.key_names() == {KEY}
+
+
 def test_what_was_not_evicted_while_the_server_was_away_goes_when_it_is_back(server, shelf):
     shelf.acquire("a", make)
     with server.client() as client:
