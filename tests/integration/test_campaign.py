@@ -304,7 +304,8 @@ def test_a_stop_file_ends_a_campaign_and_keeps_its_labels(tmp_path):
     outcome, run, events = run_again(path)
     thread.join()
     assert (outcome.state, outcome.exit_code) == ("stopped", 3)
-    assert json.loads(run.status.read_text())["state"] == "stopped"
+    status = json.loads(run.status.read_text())
+    assert (status["state"], status["stopped_by"]) == ("stopped", "stop-file")
     labelled = [event.request for event in events if event.kind == "calculate"]
     with LabelStore(run.labels) as store:
         assert set(labelled) <= set(store.requests())

@@ -82,6 +82,16 @@ def in_flight(campaign):
     return set(replay(campaign.events(), campaign.run.events).policy.open_requests)
 
 
+def submit(slurm, campaign, walltime):
+    """Submit the batch script, changed where it says CHANGE, and return the number of the job."""
+    text = (ROOT / "configs" / "slurm.sh").read_text()
+    text = text.replace("--time=24:00:00", f"--time={walltime}")
+    text = text.replace("# module load python/3.12", f"PATH={Path(sys.executable).parent}:$PATH")
+    script = campaign.folder / "mine.sh"
+    script.write_text(text)
+    return slurm.submit(f"--chdir={campaign.folder}", script, campaign.config, campaign.run.path)
+
+
 def check_labels(campaign, left_open=frozenset()):
     """Check that as many labels are there as asked for, and that none was made twice but those in flight.
 
@@ -165,14 +175,8 @@ def job_near_its_end(slurm, tmp_path_factory):
     """A batch job of two minutes in the middle of a calculation that takes longer; and what is calculated."""
     folder = tmp_path_factory.mktemp("jobs")
     with on_slurm(folder, inside_allocation=True) as campaign:
-        # As a user would: the lines that say CHANGE.
-        text = (ROOT / "configs" / "slurm.sh").read_text()
-        text = text.replace("--time=24:00:00", "--time=00:02:00")
-        text = text.replace("# module load python/3.12", f"PATH={Path(sys.executable).parent}:$PATH")
-        script = folder / "mine.sh"
-        script.write_text(text)
         campaign.slow_down(0.2)
-        job = slurm.submit(f"--chdir={folder}", script, campaign.config, campaign.run.path)
+        job = submit(slurm, campaign, "00:02:00")
         slurm.wait_until(lambda: n_labels(campaign) >= 2, "labels")
         campaign.slow_down(7200)
         begun = n_begun(campaign)
@@ -204,6 +208,18 @@ def test_a_job_stops_at_its_walltime_and_submits_one_that_finishes(slurm, job_ne
     assert "of 50 at most" in said
     assert "Finished: " in said
     check_labels(campaign, {calculated})
+
+
+def test_a_steering_job_that_is_cancelled_takes_its_blocks_along_and_has_no_next_one(slurm, tmp_path):
+    with on_slurm(tmp_path) as campaign:
+        campaign.slow_down(0.2)
+        job = submit(slurm, campaign, "01:00:00")
+        slurm.wait_until(lambda: n_labels(campaign) >= 1, "a label")
+        slurm.call("scancel", job)
+        slurm.wait_until(lambda: not slurm.jobs(), "the end of all jobs")
+        status = json.loads(campaign.run.status.read_text())
+        assert (status["state"], status["stopped_by"]) == ("stopped", "signal")
+        assert [path.name for path in tmp_path.glob("fff-*.txt")] == [f"fff-{job}.txt"]
 
 
 UNUSABLE = {
