@@ -70,6 +70,18 @@ def n_begun(campaign):
     return sum(what == "begin" for what, _ in campaign.calculations())
 
 
+def begin_a_long_calculation(slurm, campaign):
+    """Let the next calculation take hours, and those after it no time; return what it calculates."""
+    campaign.slow_down(7200)
+    begun = n_begun(campaign)
+    slurm.wait_until(lambda: n_begun(campaign) > begun, "a long calculation")
+    _, calculated = campaign.calculations()[-1]
+    # The program notes that it begins, and then looks how long it is to take.
+    time.sleep(2)
+    campaign.slow_down(0)
+    return calculated
+
+
 def lost(campaign):
     """Return how often each request was lost with its block."""
     failed = [event for event in campaign.events() if event.outcome == "failed"]
@@ -134,10 +146,7 @@ def test_blocks_that_are_cancelled_and_that_expire_cost_only_what_ran_on_them(sl
         done = n_labels(campaign)
         assert campaign.wait_until(lambda: n_labels(campaign) >= done + 2, "labels after it")
         # What begins now would take hours; the blocks may run for a minute only.
-        campaign.slow_down(7200)
-        begun = n_begun(campaign)
-        assert campaign.wait_until(lambda: n_begun(campaign) > begun, "a long calculation")
-        campaign.slow_down(0)
+        begin_a_long_calculation(slurm, campaign)
         jobs = slurm.running()
         for job in jobs:
             slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=1")
@@ -178,10 +187,7 @@ def job_near_its_end(slurm, tmp_path_factory):
         campaign.slow_down(0.2)
         job = submit(slurm, campaign, "00:02:00")
         slurm.wait_until(lambda: n_labels(campaign) >= 2, "labels")
-        campaign.slow_down(7200)
-        begun = n_begun(campaign)
-        slurm.wait_until(lambda: n_begun(campaign) > begun, "a long calculation")
-        yield campaign, job, campaign.calculations()[-1][1]
+        yield campaign, job, begin_a_long_calculation(slurm, campaign)
         slurm.cancel()
 
 
@@ -197,7 +203,6 @@ def test_in_serial_order_laptop_and_slurm_give_the_same_labels(slurm, tmp_path):
 def test_a_job_stops_at_its_walltime_and_submits_one_that_finishes(slurm, job_near_its_end):
     campaign, first, calculated = job_near_its_end
     slurm.wait_until(lambda: first not in slurm.jobs(), "the end of the first job")
-    campaign.slow_down(0)
     said = (campaign.folder / f"fff-{first}.txt").read_text()
     assert f"Job    Slurm job {first} ends in" in said
     assert "Stopped: the walltime is near. Resume with: fff resume " in said
