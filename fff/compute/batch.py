@@ -8,17 +8,14 @@ steering process that was killed.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
+import math
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,30 +29,24 @@ from parsl.providers.cluster_provider import ClusterProvider
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.redaction import redact
 from fff.compute.launching import POLL_MS, interchange_command, set_up_lines, workers_command
+from fff.compute.ledger import LEDGER, note_job
 from fff.config.site import BatchSite, PbsNodes, SlurmNodes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fff.config.site import NodesSection
 
 __all__ = [
-    "LEDGER",
     "batch_executor",
     "batch_scripts",
-    "cancel_jobs",
     "check_address",
     "check_allocation",
     "check_path",
     "try_script",
 ]
 
-LEDGER = "jobs.jsonl"
-"""File in the folder `parsl` that names the jobs that were submitted, until they are over for certain."""
-
 _COMMAND_TIMEOUT_S = 120
+_LOOPBACK = "127.0.0.1"
 _NOT_OF_A_JOB = {"SLURM_CONF", "SLURM_CLUSTERS"}
-_CANCEL = {"slurm": ["scancel"], "pbs": ["qdel"]}
 _PLAIN = re.compile(r"[\w@%+=:,./-]+")
 
 _log = logging.getLogger(__name__)
@@ -101,9 +92,7 @@ class _Blocks(ClusterProvider):
         name = job_name.replace("parsl.", "fff.", 1)
         job_id = super().submit(command, tasks_per_node, name)  # type: ignore[safe-super] # Parsl's own
         if self.ledger is not None and job_id:
-            with self.ledger.open("a", encoding="utf-8") as file:
-                entry = {"kind": self.batch_system, "job": job_id, "submitted": time.time()}
-                file.write(json.dumps(entry) + "\n")
+            note_job(self.ledger, self.batch_system, str(job_id))
         return job_id
 
 
@@ -126,38 +115,6 @@ class _PbsBlocks(_Blocks, PBSProProvider):
     """Parsl's provider for PBS."""
 
     batch_system = "pbs"
-
-
-def cancel_jobs(folder: Path) -> list[str]:
-    """Cancel the jobs that the ledger of a folder names, and return their ids; those that have ended pass.
-
-    Args:
-        folder: The folder `parsl` of the run directory.
-    """
-    ledger = folder / LEDGER
-    with contextlib.suppress(FileNotFoundError):
-        lines = ledger.read_text(encoding="utf-8").splitlines()
-        jobs: dict[str, list[str]] = {}
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                jobs.setdefault(entry["kind"], []).append(str(entry["job"]))
-        for kind, ids in jobs.items():
-            _cancel(kind, ids)
-        ledger.unlink()
-        return [job for ids in jobs.values() for job in ids]
-    return []
-
-
-def _cancel(kind: str, ids: Sequence[str]) -> None:
-    command = [*_CANCEL.get(kind, []), *ids]
-    if not _CANCEL.get(kind) or shutil.which(command[0]) is None:
-        _log.warning("Jobs %s may be in the queue still: there is no %s here.", ", ".join(ids), command[0])
-        return
-    try:
-        subprocess.run(command, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("Jobs %s could not be cancelled: %s", ", ".join(ids), error)
 
 
 def check_path(run_dir: Path) -> None:
@@ -198,16 +155,21 @@ def check_address(site: BatchSite) -> None:
         with socket.create_server((site.address, 0)):
             return
     except OSError as error:
-        addresses = sorted(
-            entry.address
-            for entries in psutil.net_if_addrs().values()
-            for entry in entries
-            if entry.family == socket.AF_INET
-        )
         why = error.strerror or error
         msg = f"`site.address` is {site.address!r}, which is no address of this machine: {why}."
-        hint = f"It has {', '.join([socket.gethostname(), *addresses])}; or leave the key out."
+        hint = f"It has {', '.join([socket.gethostname(), *_addresses()])}; or leave the key out."
         raise ConfigError(msg, hint=hint, key="site.address", value=site.address) from None
+
+
+def _addresses() -> list[str]:
+    """Return the addresses of this machine on its networks.
+
+    Parsl would also ask a server on the internet for the one that this machine has there.
+    """
+    interfaces = psutil.net_if_addrs().values()
+    return sorted(
+        entry.address for entries in interfaces for entry in entries if entry.family == socket.AF_INET
+    )
 
 
 def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Path) -> HighThroughputExecutor:
@@ -222,12 +184,12 @@ def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Pat
     devices = nodes.accelerators_per_node
     heartbeat_s = max(1, int(site.heartbeat_s / 4))
     named = {"devices": _given_devices(devices, nodes.workers_per_accelerator)} if devices else {}
-    return HighThroughputExecutor(
+    executor = HighThroughputExecutor(
         label=name,
         provider=_provider(site, nodes, run_dir),
         launch_cmd=workers_command("attend", **named),
         interchange_launch_cmd=interchange_command(),
-        address=site.address,
+        address=site.address or _LOOPBACK,
         # Parsl counts the cores of the whole node; how many workers there are is decided by the config.
         cores_per_worker=1e-6,
         max_workers_per_node=nodes.nodes_per_block if nodes.across_nodes else nodes.n_workers_per_node,
@@ -241,6 +203,9 @@ def batch_executor(name: str, site: BatchSite, nodes: NodesSection, run_dir: Pat
         block_error_handler=False,
         encrypted=True,
     )
+    if site.address is None:
+        executor.address, executor.all_addresses = None, set(_addresses())
+    return executor
 
 
 def _given_devices(n: int, workers_each: int) -> str:
@@ -346,18 +311,24 @@ def _slots(nodes: NodesSection) -> list[str]:
     hosts = (
         'scontrol show hostnames "$SLURM_JOB_NODELIST"'
         if isinstance(nodes, SlurmNodes)
-        else 'sort -u "$PBS_NODEFILE"'
+        else """awk '!seen[$0]++' "$PBS_NODEFILE\""""
     )
+    n = nodes.nodes_per_block
+    # Without its hosts a worker would take every slot to be on its own node.
+    said = f'"fff: calculations need {n} hosts, but the batch system names: ${{FFF_SLOT_HOSTS:-none}}"'
     # Of an allocation that several kinds of node share the last ones: steps begin on the first.
     return [
-        f"export FFF_SLOT_HOSTS=$({hosts} | tail -n {nodes.nodes_per_block} | paste -sd,)",
+        f"export FFF_SLOT_HOSTS=$({hosts} | tail -n {n} | paste -sd,)",
+        f"[ $(echo $FFF_SLOT_HOSTS | tr , ' ' | wc -w) -eq {n} ] || {{ echo {said} >&2; exit 1; }}",
+        # `attend` removes it when the block ends.
         'export FFF_SLOT_LEASES=$(mktemp -d "${TMPDIR:-/tmp}/fff-slots-XXXXXX")',
     ]
 
 
 def _clock(total_s: int) -> str:
-    hours, rest = divmod(total_s, 3600)
-    return f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
+    # In whole minutes, and not less: Parsl tells Slurm no seconds.
+    hours, minutes = divmod(math.ceil(total_s / 60), 60)
+    return f"{hours:02d}:{minutes:02d}:00"
 
 
 def batch_scripts(site: BatchSite, run_dir: Path) -> dict[str, str]:

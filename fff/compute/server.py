@@ -31,7 +31,7 @@ from colmena.task_server.parsl import ParslTaskServer
 from fff.base.errors import CampaignError, SiteError
 from fff.base.files import private_folder, read_json, refuse_links, write_json
 from fff.base.redaction import redact
-from fff.compute.batch import cancel_jobs
+from fff.compute.ledger import cancel_jobs
 from fff.compute.lifetime import (
     OWNER_VARIABLE,
     adopt_orphans,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 
 import pytest
 
 from fff.base.errors import ConfigError, RunDirectoryError
-from fff.compute import batch
-from fff.compute.batch import LEDGER, batch_scripts, cancel_jobs, check_address, check_allocation, check_path
+from fff.compute.batch import batch_scripts, check_address, check_allocation, check_path
 from fff.config.site import PbsSite, SlurmSite
 
 SLURM = {
@@ -103,13 +102,38 @@ def test_a_line_of_set_up_that_fails_ends_the_job_and_is_named(tmp_path):
     assert "fff: this line of set_up failed: false 'it' # why" in ended.stderr
 
 
+def across(kind, folder):
+    nodes = {"nodes_per_block": 3, "across_nodes": True, "tasks": ["calculation"], "cores_per_worker": 4}
+    return scripts(kind, {"cpu": nodes, "rest": {}}, folder, mpi_launch="srun --ntasks={ranks}")["cpu"]
+
+
 def test_calculations_across_nodes_get_a_slot_for_each_node(tmp_path):
-    nodes = {"cpu": {"nodes_per_block": 3, "across_nodes": True, "cores_per_worker": 4}}
-    text = scripts("slurm", nodes, tmp_path, mpi_launch="srun --ntasks={ranks}")["cpu"]
+    text = across("slurm", tmp_path)
     assert "exec srun" not in text
     assert "--max_workers_per_node=3" in text
     assert "export FFF_SLOT_CORES=4" in text
-    assert 'export FFF_SLOT_HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST"' in text
+    assert "FFF_SLOT_" not in scripts("slurm", {"cpu": {}}, tmp_path)["cpu"].replace("FFF_SLOT_CORES", "")
+
+
+@pytest.mark.parametrize(
+    ("named", "hosts"), [("n10\nn10\nn9\nn8\n", "n10,n9,n8"), ("n1\nn2\nn2\n", None), ("", None)]
+)
+def test_a_block_ends_at_once_unless_its_batch_system_names_its_hosts(tmp_path, named, hosts):
+    (tmp_path / "nodes").write_text(named)
+    head = across("pbs", tmp_path).partition("exec ")[0]
+    ended = subprocess.run(
+        ["bash", "-c", f'{head}\necho "$FFF_SLOT_HOSTS"'],
+        env={"PATH": os.environ["PATH"], "PBS_NODEFILE": str(tmp_path / "nodes"), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if hosts:
+        assert (ended.returncode, ended.stdout.strip()) == (0, hosts)
+    else:
+        assert ended.returncode == 1
+        assert "fff: calculations need 3 hosts, but the batch system names" in ended.stderr
+    assert len(list(tmp_path.glob("fff-slots-*"))) == bool(hosts)
 
 
 def test_inside_an_allocation_each_kind_of_node_is_a_step_of_the_job(tmp_path):
@@ -143,21 +167,12 @@ def test_an_address_that_this_machine_has_not_is_refused_with_those_it_has():
     check_address(site.model_copy(update={"address": "127.0.0.1"}))
 
 
-def test_the_jobs_of_the_ledger_are_cancelled_once(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(batch.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(batch.subprocess, "run", lambda command, **_: asked.append(command))
-    lines = [{"kind": "slurm", "job": "7"}, {"kind": "pbs", "job": "8.host"}, {"kind": "slurm", "job": "9"}]
-    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "slu'
-    (tmp_path / LEDGER).write_text(text)
-    assert cancel_jobs(tmp_path) == ["7", "9", "8.host"]
-    assert asked == [["scancel", "7", "9"], ["qdel", "8.host"]]
-    assert cancel_jobs(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+def test_a_walltime_is_asked_for_in_whole_minutes_and_never_less(tmp_path):
+    assert "#SBATCH --time=2\n" in scripts("slurm", {"cpu": {"walltime": "90s"}}, tmp_path)["cpu"]
 
 
-def test_a_batch_system_that_is_not_here_is_said_in_the_log(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(batch.shutil, "which", lambda _: None)
-    (tmp_path / LEDGER).write_text(json.dumps({"kind": "pbs", "job": "8"}) + "\n")
-    assert cancel_jobs(tmp_path) == ["8"]
-    assert "Jobs 8 may be in the queue still: there is no qdel here." in caplog.text
+def test_no_address_is_asked_of_the_internet(tmp_path, monkeypatch):
+    monkeypatch.setattr("parsl.executors.high_throughput.executor.get_all_addresses", None)
+    made = scripts("slurm", {"cpu": {}}, tmp_path)["cpu"]
+    (given,) = (words for words in made.splitlines() if " -a " in words)
+    assert "127.0.0.1" in given.partition(" -a ")[2].split()[0].split(",")
