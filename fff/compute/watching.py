@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +27,13 @@ POOLS = "pools.json"
 """File in the folder `parsl` that says how many workers, and jobs, each pool has."""
 
 MOST_FAILED_BLOCKS = 3
-"""Blocks in a row that end before a worker of theirs was there, after which a pool is given up."""
+"""Blocks in a row that end before a worker of theirs was there, after which a pool may be given up."""
+
+BARREN_S = 15.0
+"""How long that must last, in seconds, in a pool that never had a worker."""
+
+BARREN_AFTER_WORKERS_S = 600.0
+"""How long it must last, in seconds, in a pool that had workers: what it asks for was right."""
 
 _TELL_EVERY_S = 2.0
 _PART_OF_A_LOG = 1_000_000
@@ -67,6 +74,9 @@ class PoolWatch:
         self._submits_jobs = submits_jobs
         self._read: dict[Path, int] = {}
         self._given_up: set[str] = set()
+        self._barren_since: dict[str, float] = {}
+        # Of pools that have workers, or had some.
+        self._n_workers: dict[str, int] = {}
         self._closing = threading.Event()
         # Its questions to the interchanges wait for answers, which nobody else should.
         self._teller = threading.Thread(target=self._tell_always, name="pools", daemon=True)
@@ -100,10 +110,22 @@ class PoolWatch:
     def _check_blocks(
         self, label: str, executor: HighThroughputExecutor, blocks: Mapping[str, JobStatus]
     ) -> None:
-        """Give a pool up whose last blocks have all ended before a worker of theirs was there."""
+        """Give a pool up that gets no workers: its last blocks have all ended before one was there.
+
+        A batch system that is out of reach for a while refuses jobs too: a pool must be without workers for
+        some time, and for longer where it had some before.
+        """
         ended = [blocks[name] for name in sorted(blocks, key=int) if blocks[name].terminal]
-        last = [status for status in ended if status.state != JobState.SCALED_IN][-MOST_FAILED_BLOCKS:]
-        if len(last) < MOST_FAILED_BLOCKS or not all(map(_never_was, last)):
+        ended = [status for status in ended if status.state != JobState.SCALED_IN]
+        last = ended[-MOST_FAILED_BLOCKS:]
+        is_barren = len(last) == MOST_FAILED_BLOCKS and all(map(_never_was, last))
+        if not is_barren or self._n_workers.get(label):
+            self._barren_since.pop(label, None)
+            return
+        had_some = label in self._n_workers or not all(map(_never_was, ended))
+        patience_s = BARREN_AFTER_WORKERS_S if had_some else BARREN_S
+        now = time.monotonic()
+        if now - self._barren_since.setdefault(label, now) < patience_s:
             return
         words = _last_words(last[-1])
         msg = f"The last {len(last)} jobs of pool {label!r} ended before a worker was there: {words}"
@@ -149,6 +171,11 @@ class PoolWatch:
         while not self._closing.is_set():
             try:
                 pools = {label: _describe(executor) for label, executor in self._executors.items()}
+                self._n_workers |= {
+                    label: pool["workers"]
+                    for label, pool in pools.items()
+                    if pool["workers"] or label in self._n_workers
+                }
                 if pools != told:
                     write_json(self._folder / POOLS, {"schema_version": 1, "pools": pools}, sync=False)
                     told = pools

@@ -11,6 +11,7 @@ from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.jobs.states import JobState, JobStatus
 
 from fff.base.errors import CampaignError, SiteError
+from fff.compute import watching
 from fff.compute.watching import POOLS, PoolWatch
 
 GONE = JobStatus(JobState.MISSING)
@@ -30,13 +31,13 @@ class Running:
         return None
 
 
-def executor(tmp_path, *states):
+def executor(tmp_path, *states, n_workers=0):
     made = HighThroughputExecutor("cpu", address="127.0.0.1")
     made.run_dir = str(tmp_path)
     made.interchange_proc = Running()
     made._status = {str(number): state for number, state in enumerate(states)}
     made.connected_managers = lambda: [
-        {"active": True, "worker_count": 4, "tasks": 3},
+        {"active": n_workers > 0, "worker_count": n_workers, "tasks": 3},
         {"active": False, "worker_count": 9, "tasks": 9},
     ]
     return made
@@ -46,10 +47,23 @@ def watch(tmp_path, made, *, submits_jobs=True):
     return PoolWatch({"cpu": made, "own": ThreadPoolExecutor()}, tmp_path, submits_jobs=submits_jobs)
 
 
+def wait_until_told(tmp_path):
+    end = time.monotonic() + 60
+    while not (tmp_path / POOLS).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def look(tmp_path, made, *, submits_jobs=True):
     with watch(tmp_path, made, submits_jobs=submits_jobs) as looking:
+        wait_until_told(tmp_path)
         looking.look()
         looking.look()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """What must last for some seconds is the end at once."""
+    monkeypatch.setattr(watching, "BARREN_S", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +83,26 @@ def test_blocks_come_and_go(tmp_path, states):
 
 @pytest.mark.parametrize("last", list(itertools.product([GONE, REFUSED], repeat=3)))
 def test_three_in_a_row_that_never_had_a_worker_are_the_end(tmp_path, last):
-    made = executor(tmp_path, WAS_THERE, *last[:2], CANCELLED, last[2], RUNS)
+    made = executor(tmp_path, *last[:2], CANCELLED, last[2], RUNS)
     with pytest.raises(SiteError, match="The last 3 jobs of pool 'cpu' ended before a worker was") as caught:
         look(tmp_path, made)
     assert "site.nodes.cpu" in caught.value.hint
     if last[2] is REFUSED:
         assert caught.value.message.endswith("there: sbatch: error: bad.")
+
+
+def test_a_batch_system_that_refuses_for_a_while_costs_no_pool_that_has_or_had_workers(tmp_path, monkeypatch):
+    look(tmp_path, executor(tmp_path, REFUSED, REFUSED, REFUSED, RUNS, n_workers=4))
+    barren = executor(tmp_path, WAS_THERE, REFUSED, REFUSED, REFUSED)
+    look(tmp_path, barren)
+    monkeypatch.setattr(watching, "BARREN_AFTER_WORKERS_S", 0.0)
+    with pytest.raises(SiteError, match="ended before a worker was there"):
+        look(tmp_path, barren)
+
+
+def test_a_pool_that_never_had_a_worker_has_some_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "BARREN_S", 3600.0)
+    look(tmp_path, executor(tmp_path, REFUSED, REFUSED, REFUSED))
 
 
 def test_what_a_job_printed_last_is_passed_on(tmp_path):
@@ -116,9 +144,7 @@ def test_a_manager_that_is_not_sound_costs_its_job_alone(tmp_path):
 
 
 def test_how_many_workers_there_are_is_told_in_a_file(tmp_path):
-    with watch(tmp_path, executor(tmp_path, RUNS, JobStatus(JobState.PENDING), GONE)):
-        end = time.monotonic() + 60
-        while not (tmp_path / POOLS).exists() and time.monotonic() < end:
-            time.sleep(0.01)
+    with watch(tmp_path, executor(tmp_path, RUNS, JobStatus(JobState.PENDING), GONE, n_workers=4)):
+        wait_until_told(tmp_path)
     told = json.loads((tmp_path / POOLS).read_text())["pools"]
     assert told == {"cpu": {"workers": 4, "busy": 3, "nodes": 1, "jobs_running": 1, "jobs_waiting": 1}}
