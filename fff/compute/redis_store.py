@@ -28,6 +28,9 @@ _LARGEST_BYTES = 512 * 1024**2
 
 _LOOK_EVERY_S = 1.0
 
+_LOOK_LASTS_S = 3.0
+"""After this time of one look no further parcel is begun: others wait for the thread that looks."""
+
 
 class ParcelKey(NamedTuple):
     """Names a parcel.
@@ -189,36 +192,57 @@ class RedisShelf(ModelShelf):
         return len(self.store.connector.keys())
 
     def look_after(self) -> None:
-        """Store again what the server has lost, and remove what it should not have; at most once a second."""
+        """Store again what the server has lost, and remove what it should not have; at most once a second.
+
+        The first thing that the server does not do ends the look: a server that hangs is waited for once.
+        """
         if self._closed or time.monotonic() < self._next_look:
             return
+        # A server may answer, and have no room all the same.
+        if self._mend():
+            self.absence.answered()
+        self._next_look = time.monotonic() + _LOOK_EVERY_S
+
+    def _mend(self) -> bool:
+        """Return whether the server now holds what it should, and nothing else."""
+        end = time.monotonic() + _LOOK_LASTS_S
         connector = self.store.connector
         try:
             present = connector.keys()
         except TROUBLE as error:
             self.absence.failed(error)
-        else:
-            with self._lock:
-                wanted = {item.stored: item.make for item in self._items.values() if item.make is not None}
-            evicted = [self._attempt(connector.evict, key) for key in present - wanted.keys()]
-            stored = [
-                self._attempt(connector.set, key, parcels.to_bytes(wanted[key]()))
-                for key in wanted.keys() - present
-            ]
-            # A server may answer, and have no room all the same.
-            if all(evicted) and all(stored):
-                self.absence.answered()
-        self._next_look = time.monotonic() + _LOOK_EVERY_S
+            return False
+        with self._lock:
+            wanted = {item.stored: item.make for item in self._items.values() if item.make is not None}
+        for key in present - wanted.keys():
+            if time.monotonic() > end or not self._attempt(connector.evict, key):
+                return False
+        for key in wanted.keys() - present:
+            if time.monotonic() > end:
+                return False
+            if not self._attempt(connector.set, key, parcels.to_bytes(wanted[key]())):
+                return False
+        return True
 
     def _can_be_cleared(self) -> bool:
         """Whether the server is there; one that is away is not waited for at the end, and its keys expire."""
         return self.absence.seconds == 0
 
+    def _is_lost(self, stored: ParcelKey) -> bool:
+        """Whether the server says so; of one that is away nobody knows, and `look_after` will see to it."""
+        if self.absence.seconds > 0:
+            return False
+        try:
+            return not self.store.connector.exists(stored)
+        except TROUBLE as error:
+            self.absence.failed(error)
+            return False
+
     def _put(self, item: _Item, make: Callable[[], Parcel]) -> None:
         """Store a parcel, or leave that to `look_after` where the server is away: workers wait for it."""
         data = parcels.to_bytes(make())
         # Known before it is there, so that `look_after` never takes it for a leftover.
-        item.stored, item.make = self.store.connector.new_key(), make
+        item.stored, item.make = item.stored or self.store.connector.new_key(), make
         if self.absence.seconds == 0:
             self._attempt(self.store.connector.set, item.stored, data)
 

@@ -16,15 +16,30 @@ from fff.compute import parcels
 if TYPE_CHECKING:
     from collections.abc import Callable, Set
 
+    from proxystore.connectors.file import FileKey
     from proxystore.connectors.protocols import Connector
     from proxystore.proxy import Proxy
+    from proxystore.serialize import BytesLike
 
     from fff.compute.parcels import Parcel
 
-__all__ = ["ModelShelf", "open_store", "store_of_parcels"]
+__all__ = ["ModelShelf", "ParcelFolder", "open_store", "store_of_parcels"]
 
 
-def open_store(directory: Path, name: str) -> Store[FileConnector]:
+class ParcelFolder(FileConnector):
+    """Holds bytes in files of a folder that is the user's alone; what was removed there can be set again."""
+
+    def exists(self, key: FileKey) -> bool:
+        """Whether a key is there: its bytes, and not the mark alone that they are complete."""
+        return super().exists(key) and Path(self.store_dir, key.filename).is_file()
+
+    def set(self, key: FileKey, obj: BytesLike) -> None:
+        """Store bytes under a key, in a new folder where the old one is gone."""
+        private_folder(Path(self.store_dir))
+        super().set(key, obj)
+
+
+def open_store(directory: Path, name: str) -> Store[ParcelFolder]:
     """Return an empty store of parcels in `directory`, which must belong to it alone.
 
     Parcels that a killed run left there are removed. Workers make their own copy of the store from any
@@ -41,7 +56,7 @@ def open_store(directory: Path, name: str) -> Store[FileConnector]:
     """
     private_folder(directory)
     # Workers see the folder under the same path; they must never clear it, as `clear=True` would.
-    connector = FileConnector(str(directory), clear=False)
+    connector = ParcelFolder(str(directory), clear=False)
     for path in directory.iterdir():
         if path.is_file():
             path.unlink()
@@ -97,6 +112,9 @@ class ModelShelf:
     def acquire(self, key: str, make: Callable[[], Parcel]) -> Proxy[Parcel]:
         """Return a proxy of the parcel and count one request in flight.
 
+        A parcel that the store has lost meanwhile is stored again, under the same name: a request that is
+        asked for again since it found none finds it now, and so do others in flight.
+
         Args:
             key: Name of the parcel.
             make: Makes the parcel, if it is not in the store. Two threads that acquire a new key at once make
@@ -113,7 +131,7 @@ class ModelShelf:
             item.in_flight += 1
         try:
             with item.lock:
-                if item.stored is None:
+                if item.stored is None or self._is_lost(item.stored):
                     self._put(item, make)
             return self.store.proxy_from_key(item.stored)
         except BaseException:
@@ -178,8 +196,14 @@ class ModelShelf:
     def _can_be_cleared(self) -> bool:
         return True
 
+    def _is_lost(self, stored: Any) -> bool:
+        return not self.store.connector.exists(stored)
+
     def _put(self, item: _Item, make: Callable[[], Parcel]) -> None:
-        item.stored = self.store.put(make())
+        data = parcels.to_bytes(make())
+        stored = item.stored or self.store.connector.new_key()
+        self.store.connector.set(stored, data)
+        item.stored = stored
 
     def _evict(self, unwanted: list[_Item]) -> None:
         for item in unwanted:

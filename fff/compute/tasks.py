@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from proxystore.proxy import ProxyResolveError
+from proxystore.serialize import SerializationError
+from proxystore.store.exceptions import ProxyResolveMissingKeyError
 
-from fff.base.errors import ConfigError, FffError, ModelFileError
+from fff.base.errors import ConfigError, FffError, ModelFileError, StoreLostError
 from fff.base.files import inside, write_bytes
 from fff.base.ids import sha256_bytes
 from fff.base.redaction import redact
@@ -187,8 +189,10 @@ def _give_up(call: Call) -> None:
 
 
 def _failure(call: Call, error: Exception) -> dict[str, Any]:
-    # What a proxy raises says no more than that it was a proxy.
-    cause = (isinstance(error, ProxyResolveError) and error.__cause__) or error
+    # What a proxy or a store raises says no more than that it was one.
+    cause: BaseException = error
+    while isinstance(cause, (ProxyResolveError, SerializationError)) and cause.__cause__ is not None:
+        cause = cause.__cause__
     message = (cause.message if isinstance(cause, FffError) else str(cause)) or type(cause).__name__
     hint = f" {cause.hint}" if isinstance(cause, FffError) and cause.hint else ""
     values = {
@@ -211,10 +215,18 @@ def _class_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
     if isinstance(error, ProxyResolveError):
-        # The store has lost what the request names, or is out of reach: asked again, it is stored anew.
-        # A password that is missing stays so.
-        return "setup" if isinstance(error.__cause__, ConfigError) else "lost"
+        return _class_of_missing(error)
     return getattr(error, "failure_class", "retry" if isinstance(error, OSError) else "setup")
+
+
+def _class_of_missing(error: ProxyResolveError) -> str:
+    """Return the class of a task that got no parcel."""
+    if isinstance(error.__cause__, ConfigError):
+        return "setup"  # a password that is missing stays so
+    # It is not there, not yet to be seen from here, or its server is out of reach: the shelf stores it again
+    # where it is gone when the request is asked for again. A parcel that is damaged would stay so.
+    gone = (ProxyResolveMissingKeyError, FileNotFoundError, StoreLostError)
+    return "lost" if isinstance(error.__cause__, gone) else "retry"
 
 
 def _small(call: Call, values: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,12 @@ import threading
 import time
 
 import pytest
-from proxystore.connectors.file import FileConnector
 from proxystore.proxy import ProxyResolveError, extract, is_resolved
 from proxystore.serialize import SerializationError, serialize
 from proxystore.store import get_store
 
 from fff.compute.redis_store import RedisConnector, RedisShelf
-from fff.compute.stores import ModelShelf, open_store, store_of_parcels
+from fff.compute.stores import ModelShelf, ParcelFolder, open_store, store_of_parcels
 from tests.support.redis_server import started_redis
 
 PARCEL = {"model.json": b"{}", "weights.safetensors": b"\1" * 1000}
@@ -50,7 +49,7 @@ def shelf(make_shelf):
 @pytest.fixture(params=KINDS)
 def connector(request, tmp_path):
     if request.param == "files":
-        made = FileConnector(str(tmp_path / "store"), clear=False)
+        made = ParcelFolder(str(tmp_path / "store"), clear=False)
     else:
         made = RedisConnector(*request.getfixturevalue("redis_server").connect_to, "fff:test:store", 0.0)
     yield made
@@ -210,6 +209,15 @@ def test_a_parcel_that_went_is_made_again_when_it_is_needed(shelf):
         shelf.acquire("model", make)
         shelf.release("model")
     assert extract(shelf.acquire("model", make)) == PARCEL
+
+
+def test_a_parcel_that_the_store_has_lost_is_stored_again_for_all_that_name_it(shelf):
+    shelf.keep({"model"})
+    before = shelf.acquire("model", make)
+    shelf.store.evict(before.__proxy_factory__.key)
+    assert extract(shelf.acquire("model", make)) == PARCEL
+    assert extract(before) == PARCEL
+    assert shelf.n_objects() == 1
 
 
 def test_a_parcel_that_cannot_be_made_counts_for_nothing(shelf):

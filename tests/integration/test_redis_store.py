@@ -80,6 +80,33 @@ def test_a_server_that_is_away_holds_nobody_up_and_gets_everything_when_it_is_ba
     assert extract(proxy) == PARCEL
 
 
+def test_a_server_that_hangs_in_the_middle_of_a_look_is_waited_for_once(server, shelf, monkeypatch):
+    for key in "abcdef":
+        shelf.acquire(key, make)
+    with server.client() as client:
+        client.hdel(KEY, *client.hkeys(KEY))
+    connector, tried = shelf.store.connector, []
+    keys, put = connector.keys, connector.set
+
+    def then_hang():
+        present = keys()
+        server.pause()
+        return present
+
+    monkeypatch.setattr(connector, "keys", then_hang)
+    monkeypatch.setattr(connector, "set", lambda *args: tried.append(args) or put(*args))
+    shelf.look_after()
+    assert len(tried) == 1
+    assert shelf.absence.seconds > 0
+    # Nor does anybody who asks for a parcel meanwhile.
+    monkeypatch.setattr(connector, "exists", None)
+    shelf.acquire("a", make)
+    assert len(tried) == 1
+    monkeypatch.undo()
+    server.go_on()
+    look_until(shelf, lambda: shelf.absence.seconds == 0 and shelf.n_objects() == 6)
+
+
 def test_closing_does_not_wait_for_a_server_that_answers_no_more(server):
     shelf = RedisShelf(store_of_parcels("test-paused", RedisConnector(*server.connect_to, KEY, 0.0)))
     shelf.acquire("a", make)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
+from proxystore.proxy import extract
 from proxystore.store import get_store
 
 from fff.compute.stores import ModelShelf, open_store
@@ -28,6 +31,23 @@ def test_closing_leaves_no_object_no_folder_and_no_store(folder):
     assert get_store("test-close") is None
     with pytest.raises(ValueError, match="closed"):
         shelf.acquire("c", make)
+
+
+def remove_mark(folder):
+    next(folder.glob("*.ready")).unlink()
+
+
+def remove_bytes(folder):
+    next(folder.glob("*.ready")).with_suffix("").unlink()
+
+
+@pytest.mark.parametrize("lose", [remove_mark, remove_bytes, shutil.rmtree])
+def test_whatever_of_a_parcel_is_lost_it_is_there_again_when_it_is_next_asked_for(folder, lose):
+    with ModelShelf(open_store(folder, "test-lost")) as shelf:
+        before = shelf.acquire("a", make)
+        lose(folder)
+        assert extract(shelf.acquire("a", make)) == extract(before) == PARCEL
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_a_killed_run_left_is_removed_on_opening(folder):

@@ -605,6 +605,17 @@ def test_a_task_whose_parcel_is_gone_from_the_store_was_lost(run, tmp_path):
     assert "there is no object associated with the key" in values["message"]
 
 
+def test_a_task_whose_parcel_is_damaged_is_tried_again_a_few_times_only(run, tmp_path):
+    folder = tmp_path / "store"
+    with ModelShelf(open_store(folder, f"store of {tmp_path}")) as shelf:
+        proxy = shelf.acquire(COMMITTEE, lambda: {"told.json": b"{}"})
+        (file,) = [path for path in folder.iterdir() if path.suffix != ".ready"]
+        file.write_bytes(file.read_bytes()[:-1] + b"!")
+        values = failed(tasks.score(call(run, {"frames": ["start:0"]}, COMMITTEE), proxy))
+    assert values["failure_class"] == "retry"
+    assert "damaged" in values["message"]
+
+
 def test_a_long_message_is_cut(run):
     args = {"frame": "x" * 2000 + ":0"}
     assert len(failed(tasks.calculate(call(run, args)))["message"]) == tasks.MESSAGE_LENGTH
