@@ -156,6 +156,9 @@ def carry_out(
     allocation = find_allocation()
     walltime_end = _earlier(walltime_end, allocation)
     with open_campaign(loaded, accept_changes=accept_changes, say=tell) as campaign:
+        if allocation is None:
+            # Left for the next job of a batch system; who starts a campaign by hand wants it to go on.
+            campaign.run.stop_file.unlink(missing_ok=True)
         tell(f"{screen.first_screen(campaign, allocation)}\n")
         border.started = True
         if is_terminal():

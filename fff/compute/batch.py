@@ -8,6 +8,7 @@ steering process that was killed.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -21,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from parsl.executors import HighThroughputExecutor
-from parsl.launchers import MpiExecLauncher, SimpleLauncher
+from parsl.jobs.states import JobState, JobStatus
+from parsl.launchers import SimpleLauncher
 from parsl.launchers.base import Launcher
-from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider
+from parsl.providers import LocalProvider, SlurmProvider
 from parsl.providers.cluster_provider import ClusterProvider
 
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.redaction import redact
 from fff.compute.launching import POLL_MS, interchange_command, set_up_lines, workers_command
 from fff.compute.ledger import LEDGER, note_job
+from fff.compute.pbs import MpiexecLauncher, PbsProvider, scheduler_options, select_options
 from fff.config.site import BatchSite, PbsNodes, SlurmNodes
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ __all__ = [
 _COMMAND_TIMEOUT_S = 120
 _LOOPBACK = "127.0.0.1"
 _NOT_OF_A_JOB = {"SLURM_CONF", "SLURM_CLUSTERS"}
-_PLAIN = re.compile(r"[\w@%+=:,./-]+")
+# Neither `%`, at which Slurm fills in numbers of its own, nor `:`, before which PBS reads a host.
+_PLAIN = re.compile(r"[\w@+=,./-]+")
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +90,16 @@ class _Blocks(ClusterProvider):
         """Seconds between two questions to the batch system."""
         return self.poll_s
 
+    def status(self, job_ids: list[Any]) -> list[JobStatus]:
+        """Return what the batch system says of jobs; all that are there and do not run are waiting."""
+        # Parsl counts those that run and those that wait, and would submit others in place of the rest.
+        return [
+            JobStatus(JobState.PENDING, status.message)
+            if status.state in {JobState.HELD, JobState.UNKNOWN}
+            else status
+            for status in super().status(job_ids)
+        ]
+
     def submit(self, command: str, tasks_per_node: int, job_name: str = "fff") -> Any:
         """Submit a block, note it in the ledger, and return its job's id."""
         # What users see in the queue: `fff.cpu.block-0` and the time of submission.
@@ -111,8 +125,8 @@ class _SlurmBlocks(_Blocks, SlurmProvider):
         return (0, out, err) if code and "Invalid job id" in err else (code, out, err)
 
 
-class _PbsBlocks(_Blocks, PBSProProvider):
-    """Parsl's provider for PBS."""
+class _PbsBlocks(_Blocks, PbsProvider):
+    """The provider for PBS."""
 
     batch_system = "pbs"
 
@@ -125,7 +139,7 @@ def check_path(run_dir: Path) -> None:
     """
     if not _PLAIN.fullmatch(str(run_dir)):
         msg = f"The run directory {run_dir} has a name that batch scripts cannot hold."
-        hint = "Choose another with --run-dir: letters, digits and _ - . , : = + @ % only, and no blanks."
+        hint = "Choose another with --run-dir: letters, digits and _ - . , = + @ only, and no blanks."
         raise RunDirectoryError(msg, hint=hint, path=str(run_dir))
 
 
@@ -231,7 +245,7 @@ def _provider(site: BatchSite, nodes: NodesSection, run_dir: Path) -> Any:
         )
     common: dict[str, Any] = {
         "nodes_per_block": nodes.nodes_per_block,
-        "init_blocks": max(nodes.min_blocks, 1),
+        "init_blocks": nodes.min_blocks,
         "min_blocks": nodes.min_blocks,
         "max_blocks": nodes.max_blocks,
         "walltime": _clock(nodes.walltime_s),
@@ -258,22 +272,12 @@ def _provider(site: BatchSite, nodes: NodesSection, run_dir: Path) -> Any:
             **common,
             queue=nodes.queue if isinstance(nodes, PbsNodes) else None,
             cpus_per_node=nodes.cores_per_node,
-            select_options=_select_options(nodes),
-            # The environment goes along, as it does with Slurm.
-            scheduler_options="\n".join(["#PBS -V", *(f"#PBS {line}" for line in nodes.options)]),
+            select_options=select_options(nodes),
+            scheduler_options=scheduler_options(nodes),
         )
     provider.poll_s = site.poll_s
     provider.ledger = run_dir / "parsl" / LEDGER
     return provider
-
-
-def _select_options(nodes: NodesSection) -> str:
-    wanted = []
-    if nodes.memory_per_node_GB:
-        wanted.append(f"mem={nodes.memory_per_node_GB}gb")
-    if nodes.accelerators_per_node:
-        wanted.append(f"ngpus={nodes.accelerators_per_node}")
-    return ":".join(wanted)
 
 
 def _launcher(site: BatchSite, nodes: NodesSection) -> Launcher:
@@ -282,8 +286,25 @@ def _launcher(site: BatchSite, nodes: NodesSection) -> Launcher:
         # Inside one allocation each kind of node takes its part only.
         return _SrunLauncher(nodes.cores_per_node, " --exact" if site.inside_allocation else "")
     if kind == "mpiexec":
-        return MpiExecLauncher()
+        return MpiexecLauncher("\n".join(_set_up(nodes)), _hosts(nodes), _n_before(site, nodes))
     return SimpleLauncher()
+
+
+def _hosts(nodes: NodesSection) -> str:
+    """Return the command that prints the hosts of a job, each once."""
+    if isinstance(nodes, SlurmNodes):
+        return 'scontrol show hostnames "$SLURM_JOB_NODELIST"'
+    return """awk '!seen[$0]++' "$PBS_NODEFILE\""""
+
+
+def _n_before(site: BatchSite, nodes: NodesSection) -> int:
+    """Return how many hosts of a job belong to kinds of node that stand before this one in the config."""
+    if not site.inside_allocation:
+        return 0
+    # Calculations across nodes have the last ones (see `_slots`).
+    kinds = [kind for kind in site.nodes.values() if not kind.across_nodes]
+    before = itertools.takewhile(lambda kind: kind is not nodes, kinds)
+    return sum(kind.nodes_per_block for kind in before)
 
 
 def _suitable_launcher(site: BatchSite, nodes: NodesSection) -> str:
@@ -308,17 +329,12 @@ def _set_up(nodes: NodesSection) -> list[str]:
 
 def _slots(nodes: NodesSection) -> list[str]:
     """Return the lines that tell workers which hosts calculations may run on."""
-    hosts = (
-        'scontrol show hostnames "$SLURM_JOB_NODELIST"'
-        if isinstance(nodes, SlurmNodes)
-        else """awk '!seen[$0]++' "$PBS_NODEFILE\""""
-    )
     n = nodes.nodes_per_block
     # Without its hosts a worker would take every slot to be on its own node.
     said = f'"fff: calculations need {n} hosts, but the batch system names: ${{FFF_SLOT_HOSTS:-none}}"'
     # Of an allocation that several kinds of node share the last ones: steps begin on the first.
     return [
-        f"export FFF_SLOT_HOSTS=$({hosts} | tail -n {n} | paste -sd,)",
+        f"export FFF_SLOT_HOSTS=$({_hosts(nodes)} | tail -n {n} | paste -sd,)",
         f"[ $(echo $FFF_SLOT_HOSTS | tr , ' ' | wc -w) -eq {n} ] || {{ echo {said} >&2; exit 1; }}",
         # `attend` removes it when the block ends.
         'export FFF_SLOT_LEASES=$(mktemp -d "${TMPDIR:-/tmp}/fff-slots-XXXXXX")',

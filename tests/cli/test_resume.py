@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fff.base.allocation import Allocation
 from fff.base.errors import CampaignError
 from fff.campaigns.running import Campaign, Outcome
 from fff.cli.app import app
@@ -350,6 +351,21 @@ def test_where_no_process_works_there_is_nothing_to_stop(left):
     result = fff("stop", "run")
     assert result.exit_code == 0
     assert "Nothing to stop: no process works on" in result.stdout
+    assert not left.run.stop_file.exists()
+
+
+def test_between_two_jobs_the_next_one_is_stopped_and_a_hand_is_not(left, monkeypatch):
+    status = {"schema_version": 1, "state": "stopped", "stopped_by": "walltime"}
+    left.run.status.write_text(json.dumps(status))
+    assert "A job that goes on with it will stop at once" in fff("stop", "run").stdout
+    assert left.run.stop_file.exists()
+    # The campaign cannot be carried on here: what counts is what becomes of the request to stop.
+    monkeypatch.setattr(Campaign, "carry_out", lambda self, **_: Outcome("stopped", "Stopped: here"))
+    monkeypatch.setattr("fff.base.allocation.find_allocation", lambda: Allocation("Slurm", "7"))
+    fff("resume", "run")
+    assert left.run.stop_file.exists()
+    monkeypatch.setattr("fff.base.allocation.find_allocation", lambda: None)
+    fff("resume", "run")
     assert not left.run.stop_file.exists()
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fff.campaigns.checking.findings import Known
 
 __all__ = [
+    "existing_part",
     "find_accelerators",
     "find_clock",
     "find_executables",
@@ -228,7 +229,7 @@ def find_run_dir(known: Known) -> Iterator[Finding]:
         yield _look_at_campaign(run, known)
     else:
         check_run_dir(path)
-    above = _existing(path)
+    above = existing_part(path)
     if path.is_dir():
         # Nothing is written into a run directory that somebody has.
         if not os.access(path, os.W_OK | os.X_OK):
@@ -265,7 +266,8 @@ def _look_at_campaign(run: RunDirectory, known: Known) -> Finding:
     )
 
 
-def _existing(path: Path) -> Path:
+def existing_part(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that is there."""
     while not path.exists():
         path = path.parent
     return path

@@ -7,8 +7,10 @@ import csv
 import json
 import re
 import secrets
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from fff.base.durations import duration
 from fff.base.errors import CampaignError
 from fff.campaigns.checking.findings import failed, fine, skipped
 from fff.campaigns.checking.labelling import displaced
+from fff.campaigns.checking.surroundings import existing_part
 from fff.compute.exchange import Exchange, find_redis
 from fff.compute.server import start_server, stop_server
 from fff.compute.sites import make_site
@@ -30,7 +33,6 @@ from fff.data.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from ase import Atoms
 
@@ -70,8 +72,7 @@ def try_site(known: Known) -> Iterator[Finding]:
     The labels are made up, so that this says something also where the reference fails: zeros for displaced
     copies of the structures.
     """
-    run = RunDirectory(known.scratch / "site")
-    with _started(known, run) as trial:
+    with _place(known) as place, _started(known, RunDirectory(place / "site")) as trial:
         trained = trial.train()
         yield from _about_workers(known, trial, trained)
         if trained.failure:
@@ -109,6 +110,18 @@ class _Answer:
     own_s: float = 0.0
     waited_s: float = 0.0
     total_s: float = 0.0
+
+
+@contextlib.contextmanager
+def _place(known: Known) -> Iterator[Path]:
+    """Give a folder that the workers see: those on other nodes do not see this one's temporary files."""
+    site = known.config.site
+    if not (isinstance(site, BatchSite) and site.inside_allocation):
+        yield known.scratch
+        return
+    beside = existing_part(known.loaded.run_dir.parent)
+    with tempfile.TemporaryDirectory(prefix="fff-check-", dir=beside, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _tried_here(section: SiteSection) -> SiteSection:
