@@ -20,8 +20,8 @@ def stop(
 ) -> None:
     """Ask a running campaign to stop.
 
-    Nothing new is begun, what runs may end, and it can be resumed. Between two jobs of a batch system the next
-    one stops.
+    Nothing new is begun, what runs may end, and it can be resumed. Between two jobs of a batch system
+    the next one stops.
     """
     with Border():
         from fff.base.errors import RunDirectoryError
