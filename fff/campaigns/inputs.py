@@ -18,6 +18,7 @@ from fff.compute.sites import make_site
 from fff.data.run_directory import OPENING_NAMES, RunDirectory
 from fff.data.structures import check_structures, load_labels, load_structures, source_files
 from fff.models.start import read_start_model, take_architecture
+from fff.reference.launching import is_launched
 from fff.reference.probing import probe_reference
 from fff.reference.relaxing import relaxation
 
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
     from fff.compute.sites import Site
     from fff.config import ActiveLearningConfig, LoadedConfig
+    from fff.config.site import NodesSection
     from fff.data.records import Label
     from fff.models.start import StartModel
 
-__all__ = ["Inputs", "check_run_dir", "check_slots", "load_inputs", "read_inputs"]
+__all__ = ["Inputs", "check_largest_fits", "check_run_dir", "load_inputs", "read_inputs"]
 
 _LEAST_LABELS = 2
 
@@ -102,7 +104,7 @@ def read_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
     if model is not None:
         loaded = take_architecture(loaded, model)
     config = loaded.config
-    check_slots(config, make_site(config.site))
+    check_largest_fits(config, make_site(config.site))
     labels = _labels("labels", config.labels)
     every_test_label = _labels("test.labels", [config.test.labels] if config.test.labels else [])
     test_labels = every_test_label
@@ -132,16 +134,40 @@ def read_inputs(loaded: LoadedConfig, *, relax: bool = True) -> Inputs:
     )
 
 
-def check_slots(config: ActiveLearningConfig, site: Site) -> None:
-    """Check that the largest calculation fits into its pool: it would wait for ever.
+def check_largest_fits(config: ActiveLearningConfig, site: Site) -> None:
+    """Check that the largest calculation can have its slots: it would wait for ever, or run where others do.
 
     Raises:
-        ConfigError: If it does not.
+        ConfigError: If its pool has too few, or they lie on several nodes of which it would use one.
     """
     name = site.pool_of("calculate")
-    pool = site.specification[name]
-    # No program runs across two jobs of a batch system.
-    config.calculation.check_slots(name, pool.n_workers // max(pool.n_blocks, 1))
+    if site.batch is not None:
+        _check_nodes(config, name, site.batch.nodes[name])
+    config.calculation.check_fits(name, site.pools[name])
+
+
+def _check_nodes(config: ActiveLearningConfig, name: str, nodes: NodesSection) -> None:
+    """Check that a calculation runs on the slots that steering counts for it, and not on others."""
+    key, most = f"site.nodes.{name}", config.calculation.most_slots
+    if nodes.across_nodes and not is_launched(config.reference.model_dump(mode="json")):
+        msg = f"`{key}.across_nodes` is true, but `site.mpi_launch` does not start the reference method."
+        hint = f"Leave `{key}.across_nodes` out, or choose a code that runs under MPI."
+        raise ConfigError(msg, hint=hint, key=f"{key}.across_nodes", value=True)
+    # The workers of one node are all that can count on being on the same; the one that takes the task starts
+    # the ranks, and cannot know where the other slots are.
+    n_nodes = nodes.max_blocks * nodes.nodes_per_block
+    if most > 1 and n_nodes > 1 and not nodes.across_nodes:
+        msg = (
+            f"`calculation.nodes_by_size` gives {most} slots to one calculation, but those of the pool "
+            f"{name!r} lie on {n_nodes} nodes: `{key}.nodes_per_block` is {nodes.nodes_per_block} and "
+            f"`{key}.max_blocks` is {nodes.max_blocks}."
+        )
+        hint = (
+            "Give calculation a kind of node of its own with `across_nodes: true`: there a slot is a node; "
+            f"or set both keys of `{key}` to 1; or leave `calculation.nodes_by_size` out."
+        )
+        value = config.calculation.nodes_by_size
+        raise ConfigError(msg, hint=hint, key="calculation.nodes_by_size", value=value)
 
 
 def _structures(config: ActiveLearningConfig, labels: Sequence[Label], *, relax: bool) -> list[Atoms]:

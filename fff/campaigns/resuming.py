@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fff.base.errors import ConfigError, RunDirectoryError
 from fff.base.files import read_json
 from fff.campaigns.changes import accept, find_changes, settle
-from fff.campaigns.inputs import check_slots
+from fff.campaigns.inputs import check_largest_fits
 from fff.compute.sites import make_site
 from fff.compute.tasks import FUNCTIONS
 from fff.config import load_config
@@ -215,7 +215,7 @@ def _note_capacity(resumption: Resumption, site: Site) -> None:
         resumption.changed |= {"capacity": site.pools, "pool_of": pool_of}
         resumption.notes.append(f"Workers: {_slots(state.capacity)} before, now {_slots(site.pools)}.")
     if not resumption.is_over:
-        check_slots(resumption.loaded.config, site)
+        check_largest_fits(resumption.loaded.config, site)
 
 
 def _slots(capacity: Mapping[str, int]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fff.base.errors import ReferenceSetupError, SlotsTakenError
+from fff.compute.lifetime import LEASES_VARIABLE
 from fff.external import Launch
 
 if TYPE_CHECKING:
@@ -56,18 +57,21 @@ def leased(
     """
     hosts = [host for host in environment.get("FFF_SLOT_HOSTS", "").split(",") if host]
     cores = _cores(environment)
+    leases = environment.get(LEASES_VARIABLE, "")
+    if not hosts and leases:
+        msg = f"FFF_SLOT_HOSTS names no host, but {LEASES_VARIABLE} is {leases!r}."
+        raise ReferenceSetupError(msg, hint="The script of the job sets both, or neither.")
     if not hosts:
-        yield Launch.here(line, n_slots, cores)
+        yield Launch.on_this_machine(line, n_slots, cores)
         return
     if n_slots > len(hosts):
         msg = f"A calculation needs {n_slots} slots, but this block has {len(hosts)} (FFF_SLOT_HOSTS)."
         raise ReferenceSetupError(msg, hint="Lower calculation.nodes_by_size, or raise nodes_per_block.")
-    folder = environment.get("FFF_SLOT_LEASES", "")
-    if not Path(folder).is_absolute() or not Path(folder).is_dir():
-        msg = f"FFF_SLOT_LEASES is {folder!r}; where FFF_SLOT_HOSTS is set, it must name a folder."
+    if not Path(leases).is_absolute() or not Path(leases).is_dir():
+        msg = f"{LEASES_VARIABLE} is {leases!r}; where FFF_SLOT_HOSTS is set, it must name a folder."
         raise ReferenceSetupError(msg, hint="The script of the job makes one on the node's own disk.")
     with contextlib.ExitStack() as held:
-        taken = _take(Path(folder), hosts, n_slots, time.monotonic() + wait_s, wait_s, held)
+        taken = _take(Path(leases), hosts, n_slots, time.monotonic() + wait_s, wait_s, held)
         yield Launch(line, tuple(hosts[slot] for slot in taken), cores)
 
 

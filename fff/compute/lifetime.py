@@ -10,7 +10,8 @@ tells them, and a busy worker never looks. Four small tools, all from the Linux 
   parent (shells lie in between), and when that process, the program or the guard's own time ends, kills
   every descendant, also those with a session of their own. Parsl's worker pools start through it.
 * `attend` (command ``lifetime.py attend COMMAND…``): the same on a node that does not know that process: it
-  lives as long as its parent, which the batch system has started.
+  lives as long as its parent, which the batch system has started. In the end it takes away the locks that the
+  workers shared (`fff.compute.hosts`).
 
 This file is run by path, without site-packages: it must import nothing but the standard library.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = [
+    "LEASES_VARIABLE",
     "OWNER_VARIABLE",
     "adopt_orphans",
     "die_with_parent",
@@ -44,6 +46,9 @@ __all__ = [
 
 OWNER_VARIABLE = "FFF_TASK_SERVER"
 """Environment variable with the process id that `follow` and `guard` live and die with."""
+
+LEASES_VARIABLE = "FFF_SLOT_LEASES"
+"""Environment variable with the folder of the locks on a block's slots, which its job script makes."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -190,6 +195,15 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+def remove_leases(folder: Path) -> None:
+    """Remove the folder of the locks on a block's slots, and nothing that another may have put there."""
+    # The folder's name comes from the environment, where anything may stand.
+    with contextlib.suppress(OSError):
+        for lock in [*folder.glob("slot-*"), folder / "turn"]:
+            lock.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
     sys.exit(128 + signum)
 
@@ -204,7 +218,11 @@ def _prctl(option: int, value: int) -> None:
 def _main(arguments: Sequence[str]) -> int:
     mode, *command = arguments
     if mode == "attend":
-        return guard(os.getppid(), command)
+        try:
+            return guard(os.getppid(), command)
+        finally:
+            if leases := os.environ.get(LEASES_VARIABLE):
+                remove_leases(Path(leases))
     owner = int(os.environ[OWNER_VARIABLE])
     if mode == "follow":
         follow(owner, command)

@@ -167,7 +167,7 @@ class CalculationSection(Section):
             msg = f"`{key}` gives {least} slots to a size; a calculation takes at least 1."
             raise ConfigError(msg, hint=hint, key=key, value=table)
 
-    def check_slots(self, pool: str, n_slots: int) -> None:
+    def check_fits(self, pool: str, n_slots: int) -> None:
         """Check that every calculation fits into its pool.
 
         Args:

@@ -162,7 +162,8 @@ class NodesSection(Section):
         False,
         description=(
             "Whether calculations run across the nodes of a block, by `site.mpi_launch`: then each node is "
-            "one slot, and the workers, which only wait for the ranks, are on the block's first node."
+            "one slot, and the workers, which only wait for the ranks, are on the block's first node. "
+            "`tasks` must be [calculation]."
         ),
     )
     launcher: Literal["single", "srun", "mpiexec"] | None = Field(
@@ -216,10 +217,8 @@ class NodesSection(Section):
                 msg, hint="Set it to as many at most.", key=f"{key}.min_blocks", value=self.min_blocks
             )
         self._check_workers(key)
-        if self.across_nodes and self.max_blocks > 1:
-            msg = f"`{key}.max_blocks` is {self.max_blocks}, but a calculation cannot run across blocks."
-            hint = f"Set `{key}.max_blocks` to 1, and `{key}.nodes_per_block` to all the nodes."
-            raise ConfigError(msg, hint=hint, key=f"{key}.max_blocks", value=self.max_blocks)
+        if self.across_nodes:
+            self._check_across_nodes(key)
         if self.launcher == "single" and self.nodes_per_block > 1 and not self.across_nodes:
             msg = f"`{key}.launcher` is single, which starts workers on one of {self.nodes_per_block} nodes."
             hint = "Leave it out, or set srun or mpiexec."
@@ -235,12 +234,32 @@ class NodesSection(Section):
             )
             hint = f"Leave `{key}.workers_per_node` out where there are accelerators."
             raise ConfigError(msg, hint=hint, key=f"{key}.workers_per_node", value=given)
-        if self.across_nodes and (devices or given not in (None, 1)):
+
+    def _check_across_nodes(self, key: str) -> None:
+        if set(self.tasks or ()) != {"calculation"}:
+            given = "null" if self.tasks is None else ", ".join(self.tasks)
+            msg = (
+                f"`{key}.tasks` is {given}, but with `{key}.across_nodes` it must be calculation alone: all "
+                "workers are on the first node, which other tasks would fill."
+            )
+            hint = f"Set `{key}.tasks` to [calculation], and give the others another kind of node."
+            raise ConfigError(msg, hint=hint, key=f"{key}.tasks", value=self.tasks)
+        if self.max_blocks > 1:
+            msg = f"`{key}.max_blocks` is {self.max_blocks}, but a calculation cannot run across blocks."
+            hint = f"Set `{key}.max_blocks` to 1, and `{key}.nodes_per_block` to all the nodes."
+            raise ConfigError(msg, hint=hint, key=f"{key}.max_blocks", value=self.max_blocks)
+        if self.accelerators_per_node or self.workers_per_node not in (None, 1):
             msg = (
                 f"`{key}.across_nodes` makes each node one slot; `{key}` has workers or accelerators besides."
             )
             hint = f"Leave out `{key}.workers_per_node` and the accelerators, and ask for these by `options`."
             raise ConfigError(msg, hint=hint, key=f"{key}.across_nodes", value=True)
+        if self.launcher not in (None, "single"):
+            msg = (
+                f"`{key}.launcher` is {self.launcher}, which starts workers on every node; with "
+                f"`{key}.across_nodes` they are on the first."
+            )
+            raise ConfigError(msg, hint="Leave it out.", key=f"{key}.launcher", value=self.launcher)
 
     @property
     def walltime_s(self) -> int:

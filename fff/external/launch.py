@@ -42,8 +42,8 @@ class Launch:
     cores: int = 1
 
     @classmethod
-    def here(cls, line: str | None, slots: int = 1, cores: int = 1) -> Launch:
-        """Return that of slots on this machine."""
+    def on_this_machine(cls, line: str | None, slots: int = 1, cores: int = 1) -> Launch:
+        """Return slots of this machine."""
         # Of a cluster's nodes some have another name than their batch system calls them by.
         host = os.environ.get("SLURMD_NODENAME") or platform.node()
         return cls(line, (host,) * slots, cores)

@@ -17,7 +17,7 @@ from ase.calculators.names import builtin, names
 
 from fff.base.errors import NotConvergedError, ReferenceFailure, ReferenceSetupError
 from fff.external import parse_command
-from fff.reference.launching import check_slots, launch_for, launched
+from fff.reference.launching import check_code_can_use, launch_unless_self_starting, parameters_with_launch
 from fff.reference.outside import (
     Outside,
     has_not_converged,
@@ -107,7 +107,7 @@ class AseMethod:
         # A new one each time: what it remembers of the structure before must not colour this one, not even in
         # the order of a sum, as a neighbour list does.
         self._calculator = self._new_calculator()
-        check_slots(self.name, self._workplace.launch, is_run_here=runs_code(self._calculator))
+        check_code_can_use(self.name, self._workplace.launch, is_run_here=runs_code(self._calculator))
         if not self._writes_files(self._calculator):
             return self._solve(atoms, started)
         with (
@@ -169,7 +169,7 @@ class AseMethod:
         if not runs_code(self._calculator):
             self._calculator.directory = str(folder)
             return None
-        outside = Outside(self._calculator, launch_for(self.name, self._workplace.launch))
+        outside = Outside(self._calculator, launch_unless_self_starting(self.name, self._workplace.launch))
         outside.go_to(folder, time_limit_s=self._workplace.time_limit_s or self._section.time_limit_s)
         return outside
 
@@ -193,7 +193,9 @@ class AseMethod:
         try:
             kind = get_calculator_class(name)
             self._check_parameters(kind)
-            calculator = kind(**launched(name, self._section.parameters, self._workplace.launch))
+            calculator = kind(
+                **parameters_with_launch(name, self._section.parameters, self._workplace.launch)
+            )
         except ImportError as error:
             raise self._misfit(f"it cannot be imported: {error}", "Install what it needs.") from error
         except (CalculatorSetupError, BadConfiguration) as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ase.calculators.names import builtin
 
+from fff.base.cores import cores_found
 from fff.base.errors import ReferenceSetupError
 from fff.config.site import BatchSite
 from fff.external import Launch
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 
     from fff.config.site import SiteSection
 
-__all__ = ["check_kind", "check_slots", "launch_for", "launch_here", "launched"]
+__all__ = [
+    "check_code_can_use",
+    "check_method_can_use",
+    "is_launched",
+    "launch_outside_campaign",
+    "launch_unless_self_starting",
+    "parameters_with_launch",
+]
 
 _RUN_BY_ASE = {"castep": "castep_command", "cp2k": "command", "lammpsrun": "command", "vasp": "command"}
 """Codes that only ASE can run, and the parameter with their command."""
@@ -39,22 +47,33 @@ _START_THEIR_OWN = {
 """Codes that start their processes themselves, and what says how many."""
 
 
-def launch_here(site: SiteSection, slots: int = 1) -> Launch | None:
-    """Return what starts a code that fff calculates with right here, outside a campaign.
+def launch_outside_campaign(site: SiteSection, *, slots: int = 1, cores: int = 1) -> Launch | None:
+    """Return what starts a code that fff calculates with outside a campaign, on the machine it runs on.
 
     On the login node of a cluster nothing does: `srun` would ask for a job, and wait for it.
 
     Args:
         site: The section `site`.
         slots: How many slots; one on a cluster, whose others are on nodes that are not given here.
+        cores: Cores of a slot, as the site gives them; on a cluster no more of them than this job has here.
     """
     if not isinstance(site, BatchSite):
-        return Launch.here(site.mpi_launch, slots)
+        return Launch.on_this_machine(site.mpi_launch, slots, cores)
     is_in_job = bool({"SLURM_JOB_ID", "PBS_JOBID"} & os.environ.keys())
-    return Launch.here(site.mpi_launch) if is_in_job else None
+    return Launch.on_this_machine(site.mpi_launch, 1, min(cores, cores_found())) if is_in_job else None
 
 
-def check_kind(settings: Mapping[str, Any], launch: Launch | None) -> None:
+def is_launched(settings: Mapping[str, Any]) -> bool:
+    """Return whether the launch line of a site starts a reference method; that of a code unknown here does.
+
+    Args:
+        settings: The section `reference`, as JSON.
+    """
+    calculator = settings.get("calculator")
+    return settings.get("kind") == "ase" and calculator not in {*builtin, *_START_THEIR_OWN}
+
+
+def check_method_can_use(settings: Mapping[str, Any], launch: Launch | None) -> None:
     """Check that a reference method can use the slots of a calculation.
 
     Args:
@@ -71,7 +90,7 @@ def check_kind(settings: Mapping[str, Any], launch: Launch | None) -> None:
         _check(f"reference.calculator is {calculator}", launch, "choose a code that runs under MPI")
 
 
-def check_slots(name: str, launch: Launch | None, *, is_run_here: bool) -> None:
+def check_code_can_use(name: str, launch: Launch | None, *, is_run_here: bool) -> None:
     """Check that a code of ASE can use the slots of a calculation.
 
     Args:
@@ -89,12 +108,12 @@ def check_slots(name: str, launch: Launch | None, *, is_run_here: bool) -> None:
         _check(f"reference.calculator is {name}", launch, "choose a code that runs under MPI")
 
 
-def launch_for(name: str, launch: Launch | None) -> Launch | None:
-    """Return what starts a code of ASE: nothing where it starts its processes itself."""
+def launch_unless_self_starting(name: str, launch: Launch | None) -> Launch | None:
+    """Return what starts a code of ASE that fff runs: nothing where it starts its processes itself."""
     return None if name in _START_THEIR_OWN else launch
 
 
-def launched(name: str, parameters: Mapping[str, Any], launch: Launch | None) -> dict[str, Any]:
+def parameters_with_launch(name: str, parameters: Mapping[str, Any], launch: Launch | None) -> dict[str, Any]:
     """Return the parameters of a calculator, with the launch line in its command where ASE itself runs it.
 
     Raises:

@@ -25,7 +25,7 @@ from fff.base.ids import sha256_bytes
 from fff.data.packing import frames_to_bytes, labels_from_bytes
 from fff.data.records import Frame
 from fff.external import Workplace, guarded, is_alive, last_lines, signal_name
-from fff.reference.launching import check_kind
+from fff.reference.launching import check_method_can_use
 from fff.reference.pipes import (
     FAILURE,
     FIRST_STEP,
@@ -159,7 +159,7 @@ class ReferenceProcess:
         return ReferenceCalculator(lambda atoms: self._label(atoms, work, dynamics))
 
     def _work(self, name: str, launch: Launch | None) -> dict[str, Any]:
-        check_kind(self.settings, launch)
+        check_method_can_use(self.settings, launch)
         return {"name": name, "launch": launch and launch.as_json()}
 
     def _label(self, atoms: Atoms, work: Mapping[str, Any], dynamics: object) -> Label:

@@ -17,7 +17,7 @@ from fff.base.ids import settings_hash, structure_hash
 from fff.data.labels import LabelStore
 from fff.data.sqlite import connect
 from fff.reference import ReferenceProcess, make_reference
-from fff.reference.launching import launch_here
+from fff.reference.launching import launch_outside_campaign
 from fff.reference.probing import probe_reference
 from fff.steps.outputs import taken
 from fff.steps.sharing import shared_by
@@ -203,7 +203,8 @@ class _Workers:
 
     Args:
         config: Its sections `reference` and `calculation.max_attempts`, and `site.mpi_launch` for a slot on
-            this machine: whatever a calculation takes in a campaign, here it takes one of `n_workers`.
+            this machine: whatever a calculation takes in a campaign, here it takes one of `n_workers`, with
+            its share of the cores.
         work_dir: Where external codes calculate.
         todo: The structures.
         n_workers: How many threads.
@@ -222,7 +223,7 @@ class _Workers:
         self._answers: queue.SimpleQueue[tuple[Asked, Label | None, Exception | None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._max_attempts = config.calculation.max_attempts
-        self._launch = launch_here(config.site)
+        self._launch = launch_outside_campaign(config.site, cores=max(1, cores_found() // n_workers))
         section = config.reference.model_dump(mode="json")
         self._processes = [ReferenceProcess(section, work_dir=work_dir) for _ in range(n_workers)]
         self.is_killed = False

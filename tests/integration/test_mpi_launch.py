@@ -74,8 +74,8 @@ def test_nwchem_gives_the_same_label_on_one_slot_and_on_two(tmp_path):
     with ReferenceProcess(section, work_dir=tmp_path) as reference:
         alone = reference.calculate(water, "alone")
         child = reference.pid
-        one = reference.calculate(water, "one", Launch.here(LINE))
-        two = reference.calculate(water, "two", Launch.here(LINE, 2))
+        one = reference.calculate(water, "one", Launch.on_this_machine(LINE))
+        two = reference.calculate(water, "two", Launch.on_this_machine(LINE, 2))
         assert reference.pid == child
     for name, n_ranks in (("alone", 1), ("one", 1), ("two", 2)):
         (output,) = tmp_path.glob(f"{name}-1/nwchem.nwo")
@@ -94,7 +94,7 @@ def test_no_rank_outlives_the_time_limit(tmp_path):
         ReferenceProcess(section, time_limit_s=6.0, work_dir=tmp_path / "tasks") as reference,
         pytest.raises(TimeLimitError, match="by mpiexec took longer than its time limit"),
     ):
-        reference.calculate(molecule("H2O"), "hangs", Launch.here(LINE, 2))
+        reference.calculate(molecule("H2O"), "hangs", Launch.on_this_machine(LINE, 2))
     found = ranks_in(tmp_path)
     assert len(found) == 2
     assert {n_threads for _, _, n_threads in found} == {"1"}
@@ -105,8 +105,8 @@ def test_no_rank_outlives_the_time_limit(tmp_path):
 def test_a_worker_that_mpiexec_has_started_can_start_ranks_itself(tmp_path):
     program = (
         "import os; from pathlib import Path; from fff.external import Launch, Command, run;"
-        f"run(Launch.here('{LINE}', 2).put_before(Command(('sh', '-c', 'echo rank'))), Path('{tmp_path}'),"
-        "environment=os.environ, time_limit_s=200).check()"
+        f"run(Launch.on_this_machine('{LINE}', 2).put_before(Command(('sh', '-c', 'echo rank'))),"
+        f"Path('{tmp_path}'), environment=os.environ, time_limit_s=200).check()"
     )
     command = ["mpiexec", "--oversubscribe", "-n", "1", sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -119,7 +119,7 @@ def test_a_library_on_several_slots_is_refused_and_named():
         ReferenceProcess({"kind": "xtb"}) as reference,
         pytest.raises(ReferenceSetupError, match=r"reference\.kind is xtb.*a calculation has 2"),
     ):
-        reference.calculate(molecule("H2O"), "x", Launch.here(LINE, 2))
+        reference.calculate(molecule("H2O"), "x", Launch.on_this_machine(LINE, 2))
 
 
 def test_a_method_is_the_same_wherever_it_runs():

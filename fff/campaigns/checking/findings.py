@@ -68,6 +68,7 @@ class Known:
         inputs: What the config's files and names are; None where they cannot be used.
         method: Name of the reference method; empty where it cannot run.
         label_s: Seconds of a label by number of atoms.
+        label_slots: Slots on which it was calculated, by number of atoms.
         step_s: Seconds of a step of dynamics driven by the reference, for the smallest structure.
         start_s: Seconds until a worker has its libraries loaded.
         epoch_s: Seconds that a training takes for each structure in an epoch.
@@ -84,6 +85,7 @@ class Known:
     inputs: Inputs | None = None
     method: str = ""
     label_s: dict[int, float] = field(default_factory=dict)
+    label_slots: dict[int, int] = field(default_factory=dict)
     step_s: float | None = None
     start_s: float = 0.0
     epoch_s: float | None = None

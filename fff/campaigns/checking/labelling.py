@@ -18,7 +18,7 @@ from fff.campaigns.checking.findings import failed, fine, skipped, warning
 from fff.campaigns.inputs import read_inputs
 from fff.compute.sites import make_site
 from fff.reference import ReferenceProcess
-from fff.reference.launching import launch_here
+from fff.reference.launching import launch_outside_campaign
 from fff.reference.probing import probe_reference
 
 if TYPE_CHECKING:
@@ -179,15 +179,19 @@ def _explained(error: ReferenceFailure, known: Known, atoms: Atoms, limit_s: flo
 @contextlib.contextmanager
 def _threads_of_a_worker(known: Known) -> Iterator[None]:
     """Let the calculation have as many threads as a worker will give it."""
-    site = make_site(known.config.site)
     before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = str(site.specification[site.pool_of("calculate")].n_threads)
+    os.environ[_THREADS] = str(_cores_of_a_slot(known))
     try:
         yield
     finally:
         os.environ.pop(_THREADS)
         if before is not None:
             os.environ[_THREADS] = before
+
+
+def _cores_of_a_slot(known: Known) -> int:
+    site = make_site(known.config.site)
+    return site.specification[site.pool_of("calculate")].n_threads
 
 
 def _measure(known: Known, process: ReferenceProcess, structures: Sequence[Atoms]) -> None:
@@ -204,9 +208,11 @@ def _measure(known: Known, process: ReferenceProcess, structures: Sequence[Atoms
 
 
 def _launch(known: Known, atoms: Atoms) -> Launch | None:
-    """Return what starts the ranks of a label, on as many slots as a campaign would give it."""
-    config = known.config
-    return launch_here(config.site, config.calculation.slots_for(len(atoms), int(atoms.numbers.sum())))
+    """Return what starts the ranks of a label, on as many slots as a campaign would give it here."""
+    slots = known.config.calculation.slots_for(len(atoms), int(atoms.numbers.sum()))
+    launch = launch_outside_campaign(known.config.site, slots=slots, cores=_cores_of_a_slot(known))
+    known.label_slots[len(atoms)] = launch.slots if launch else 1
+    return launch
 
 
 def _label_s(process: ReferenceProcess, atoms: Atoms, launch: Launch | None) -> float:

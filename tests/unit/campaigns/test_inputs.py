@@ -222,17 +222,19 @@ def test_packed_clusters_are_relaxed_in_one_process_which_ends(monkeypatch):
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+ACROSS = (
+    "{kind: slurm, mpi_launch: '{ranks}', nodes: {rest: {}, far: {nodes_per_block: 4, across_nodes: true, "
+    "tasks: [calculation]}}}"
+)
+
+
 @pytest.mark.parametrize(
     ("site", "n_slots"),
     [
         ("{kind: laptop, n_workers: 2, mpi_launch: 'mpiexec {ranks}'}", 2),
         ("{kind: workstation, n_gpu_workers: 9, n_cpu_workers: 3, mpi_launch: 'mpiexec {ranks}'}", 3),
-        (
-            "{kind: slurm, mpi_launch: '{ranks}', nodes: {cpu: {nodes_per_block: 4, across_nodes: true}}}",
-            4,
-        ),
-        # No program runs across two jobs of a batch system.
-        ("{kind: slurm, mpi_launch: '{ranks}', nodes: {cpu: {workers_per_node: 2, max_blocks: 4}}}", 2),
+        (ACROSS, 4),
+        ("{kind: slurm, mpi_launch: '{ranks}', nodes: {cpu: {workers_per_node: 2}}}", 2),
     ],
 )
 def test_a_calculation_may_take_as_many_slots_as_its_site_has_and_no_more(site, n_slots):
@@ -243,3 +245,21 @@ def test_a_calculation_may_take_as_many_slots_as_its_site_has_and_no_more(site, 
     assert f"from size 40 on to at most {n_slots}" in error.hint
     loaded = load_config(None, [*LEAST, *overrides, f"calculation.nodes_by_size=[[0, {n_slots}]]"])
     assert load_inputs(loaded, relax=False).structures
+
+
+@pytest.mark.parametrize("more", ["nodes_per_block: 2", "max_blocks: 3"])
+def test_a_calculation_of_several_slots_needs_them_on_one_node_or_a_code_that_runs_across_nodes(more):
+    site = f"{{kind: slurm, mpi_launch: '{{ranks}}', nodes: {{cpu: {{workers_per_node: 4, {more}}}}}}}"
+    given = ["reference={kind: ase, calculator: nwchem}", f"site={site}"]
+    error = refused(*given, "calculation.nodes_by_size=[[0, 1], [40, 2]]")
+    assert error.context["key"] == "calculation.nodes_by_size"
+    assert "gives 2 slots to one calculation, but those of the pool 'cpu' lie on" in error.message
+    assert f"site.nodes.cpu.{more.replace(':', '` is')}" in error.message
+    assert "across_nodes: true" in error.hint
+    assert load_inputs(load_config(None, [*LEAST, *given]), relax=False).structures
+
+
+@pytest.mark.parametrize("reference", ["{kind: xtb}", "{kind: ase, calculator: orca}"])
+def test_a_method_that_no_launch_line_starts_does_not_run_across_nodes(reference):
+    error = refused(f"reference={reference}", f"site={ACROSS}")
+    assert error.context["key"] == "site.nodes.far.across_nodes"

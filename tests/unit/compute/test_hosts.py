@@ -57,7 +57,7 @@ def hosts_of(process):
 
 def test_without_a_block_all_slots_are_this_machine():
     with leased(2, "mpiexec -n {ranks}", environment={}) as launch:
-        assert launch == Launch.here("mpiexec -n {ranks}", 2)
+        assert launch == Launch.on_this_machine("mpiexec -n {ranks}", 2)
 
 
 def test_two_calculations_of_a_block_have_different_hosts(block):
@@ -152,6 +152,7 @@ def wait_until(is_so, within_s=60):
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
+        ("FFF_SLOT_HOSTS", "", "names no host, but FFF_SLOT_LEASES is"),
         ("FFF_SLOT_HOSTS", "n1", "needs 2 slots, but this block has 1"),
         ("FFF_SLOT_LEASES", "", "must name a folder"),
         ("FFF_SLOT_LEASES", "leases", "must name a folder"),

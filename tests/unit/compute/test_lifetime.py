@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from fff.compute.lifetime import OWNER_VARIABLE, die_with_parent, is_supported, wrap
+from fff.compute.lifetime import LEASES_VARIABLE, OWNER_VARIABLE, die_with_parent, is_supported, wrap
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="the kernel's part is there on Linux only")
 
@@ -132,3 +132,22 @@ def test_a_process_that_lost_its_parent_before_it_could_say_so_ends():
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 137
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_locks_of_a_block_go_with_it_and_nothing_else(start, tmp_path, monkeypatch, is_cancelled):
+    kept, leases = tmp_path / "kept", tmp_path / "leases"
+    for folder in (kept, leases):
+        folder.mkdir()
+        for name in ("turn", "slot-0"):
+            (folder / name).touch()
+    (kept / "notes").touch()
+    for folder in (leases, kept, tmp_path / "nowhere"):
+        monkeypatch.setenv(LEASES_VARIABLE, str(folder))
+        block = start("attend", "bash", "-c", "echo 1; sleep 600" if is_cancelled else "echo 1")
+        pids(block, 1)
+        if is_cancelled:
+            block.terminate()
+        block.wait(timeout=60)
+    assert not leases.exists()
+    assert [path.name for path in kept.iterdir()] == ["notes"]

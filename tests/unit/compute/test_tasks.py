@@ -512,7 +512,7 @@ def test_what_is_no_label_of_this_structure_is_calculated_anew(run, written, mon
         """Gives each label its own energy, as no file has it."""
 
         def calculate(self, atoms: Atoms, name: str, launch: Launch) -> Label:
-            assert (name, launch) == ("label-00007", Launch.here(None))
+            assert (name, launch) == ("label-00007", Launch.on_this_machine(None))
             return Label(atoms, 5678.0, np.zeros((4, 3)), wall_s=2.0)
 
     monkeypatch.setattr(tasks, "_reference", lambda call: Reference())

@@ -111,9 +111,9 @@ def test_a_launch_line_for_several_slots_has_a_placeholder():
 @pytest.mark.parametrize("n_slots", [1, 2, 3])
 def test_a_pool_with_fewer_slots_than_a_calculation_is_refused(n_slots):
     section = load(LAUNCH, f"{KEY}=[[0, 1], [100, 2], [400, 4]]").calculation
-    section.check_slots("cpu", 4)
+    section.check_fits("cpu", 4)
     with pytest.raises(ConfigError) as raised:
-        section.check_slots("cpu", n_slots)
+        section.check_fits("cpu", n_slots)
     assert f"gives 4 slots to one calculation, above the {n_slots}" in raised.value.message
     assert "'cpu'" in raised.value.message
     first = 100 if n_slots == 1 else 400

@@ -8,6 +8,7 @@ from fff.base.errors import ConfigError
 from fff.config import config_from_dict, load_config
 
 ALL = ["training", "inference", "sampling", "calculation"]
+ACROSS = {"across_nodes": True, "tasks": ["calculation"]}
 
 
 def site(kind="slurm", *, nodes=None, **keys):
@@ -37,11 +38,12 @@ def test_the_kind_that_names_no_tasks_does_the_rest():
     [
         ({"max_blocks": 3, "nodes_per_block": 2, "workers_per_node": 4, "cores_per_worker": 8}, 24, 32),
         ({"accelerators_per_node": 4, "workers_per_accelerator": 2, "cores_per_worker": 3}, 8, 24),
-        ({"across_nodes": True, "nodes_per_block": 5, "cores_per_worker": 16}, 5, 16),
+        ({**ACROSS, "nodes_per_block": 5, "cores_per_worker": 16}, 5, 16),
     ],
 )
 def test_slots_and_cores_follow_from_what_is_asked_for(nodes, slots, cores):
-    found = site(nodes={"cpu": nodes}, mpi_launch="srun --ntasks={ranks}").nodes["cpu"]
+    kinds = {"cpu": nodes, "rest": {}} if "tasks" in nodes else {"cpu": nodes}
+    found = site(nodes=kinds, mpi_launch="srun --ntasks={ranks}").nodes["cpu"]
     assert (found.n_slots, found.cores_per_node) == (slots, cores)
 
 
@@ -66,18 +68,17 @@ def test_a_block_drains_below_its_walltime(walltime, drain_s, expected):
         ),
         ({"min_blocks": 2}, {}, r"min_blocks` is 2, above .*max_blocks` \(1\)", "as many at most"),
         ({"accelerators_per_node": 2, "workers_per_node": 3}, {}, "is 3, but 2 accelerators", "Leave"),
-        ({"across_nodes": True}, {}, "needs `site.mpi_launch`", "srun --nodes={nodes}"),
+        (ACROSS, {}, "needs `site.mpi_launch`", "srun --nodes={nodes}"),
+        ({**ACROSS, "max_blocks": 2}, {}, "cannot run across blocks", "nodes_per_block` to all the nodes"),
+        ({**ACROSS, "workers_per_node": 2}, {}, "makes each node one slot", "Leave out"),
+        ({**ACROSS, "accelerators_per_node": 1}, {}, "makes each node one slot", "Leave out"),
+        ({**ACROSS, "launcher": "srun"}, {}, "is srun, which starts workers on every node", "Leave it out"),
+        ({**ACROSS, "tasks": None}, {}, "tasks` is null, but .* calculation alone", "to [calculation]"),
         (
-            {"across_nodes": True, "max_blocks": 2},
-            {"mpi_launch": "mpiexec -n {ranks}"},
-            "cannot run across blocks",
-            "nodes_per_block` to all the nodes",
-        ),
-        (
-            {"across_nodes": True, "workers_per_node": 2},
-            {"mpi_launch": "mpiexec -n {ranks}"},
-            "makes each node one slot",
-            "Leave out",
+            {**ACROSS, "tasks": ["sampling", "calculation"]},
+            {},
+            "tasks` is sampling, calculation, but",
+            "another kind of node",
         ),
         ({"max_blocks": 2}, {"inside_allocation": True}, "is 2, inside one allocation", "Set it to 1"),
         ({"nodes_per_block": 2, "launcher": "single"}, {}, "on one of 2 nodes", "srun or mpiexec"),

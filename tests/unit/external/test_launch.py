@@ -69,7 +69,7 @@ def test_a_launch_travels_as_json():
 
 def test_this_machine_is_called_as_slurm_calls_it(monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n7")
-    assert Launch.here(None, slots=2).hosts == ("n7", "n7")
+    assert Launch.on_this_machine(None, slots=2).hosts == ("n7", "n7")
 
 
 def test_for_codes_that_ase_starts_the_line_becomes_text_for_a_shell(monkeypatch):
