@@ -117,7 +117,7 @@ def estimate_time(known: Known) -> Iterator[Finding]:
     low = max(part.low / site.pools[pool] for pool, part in work.items())
     n_trainers = min(known.config.committee.size, site.pools[site.pool_of("train")])
     high = (
-        labels.high / site.pools[site.pool_of("calculate")]
+        labels.high / _filled_slots(known, site.pools[site.pool_of("calculate")])
         + training.high / n_trainers
         + moves.high / min(known.config.sampling.n_parallel, site.pools[site.pool_of("dynamics")])
     )
@@ -160,8 +160,26 @@ def _sizes(known: Known) -> list[int]:
     return [len(atoms) for atoms in known.inputs.structures]
 
 
+def _slots(known: Known) -> list[int]:
+    """Return how many slots a campaign gives to a calculation of each structure."""
+    assert known.inputs is not None  # noqa: S101 - for the type checker: callers have looked
+    slots_for = known.config.calculation.slots_for
+    return [slots_for(len(atoms), int(atoms.numbers.sum())) for atoms in known.inputs.structures]
+
+
+def _filled_slots(known: Known, n_slots: int) -> int:
+    """Return how many of a pool's slots are in use at least: what is left may be too few for one more."""
+    return min(n_slots // slots * slots for slots in _slots(known))
+
+
+def _label(known: Known) -> Range:
+    """Return the work of a label, on average: its seconds times the slots that it was calculated on."""
+    work_s = {n: seconds * known.label_slots.get(n, 1) for n, seconds in known.label_s.items()}
+    return label_range(work_s, _sizes(known))
+
+
 def _labels(known: Known) -> Range:
-    one = label_range(known.label_s, _sizes(known))
+    one = _label(known)
     return one.times(known.config.stop.max_labels) + _step(known, one).times(_reference_steps(known))
 
 
@@ -190,13 +208,17 @@ def _reference_steps(known: Known) -> int:
 
 def _label_words(known: Known) -> str:
     config = known.config
-    one, steps = label_range(known.label_s, _sizes(known)), _reference_steps(known)
+    one, steps = _label(known), _reference_steps(known)
     words = f"labels: {_labels(known)} of work: {config.stop.max_labels} labels of {one}"
     if len({*_sizes(known)}) > 1:
         power = f"measured on {len(known.label_s)} structures"
         if len(known.label_s) < 2:
             power = f"taken to grow with the number of atoms to the power of {_FLATTEST:g} to {_STEEPEST:g}"
         words += f" on average ({power})"
+    if (most := max(_slots(known))) > 1:
+        words += f"; one takes up to {most} slots, whose times are added"
+        if max(known.label_slots.values(), default=1) == 1:
+            words += ": timed on one, and taken to be as many times shorter on several"
     if steps:
         what = "test set and random frames" if config.test.random_baseline else "test set"
         words += f"; {what}: {steps:,} steps of {_step(known, one)}"

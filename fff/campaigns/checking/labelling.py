@@ -262,7 +262,7 @@ def _version_in(folder: Path) -> str:
 def _labelled(known: Known, label: Label, first_s: float, version: str) -> Finding:
     formula, n = label.atoms.get_chemical_formula(), len(label.atoms)
     largest = float(np.linalg.norm(label.forces_eV_per_A, axis=1).max())
-    warm_s = known.label_s[n]
+    warm_s, slots = known.label_s[n], known.label_slots[n]
     values: dict[str, Any] = {
         "formula": formula,
         "n_atoms": n,
@@ -271,11 +271,13 @@ def _labelled(known: Known, label: Label, first_s: float, version: str) -> Findi
         "max_force_eV_per_A": largest,
         "first_s": round(first_s, 3),
         "label_s": round(warm_s, 5),
+        "slots": slots,
     }
+    on = f" on {slots} slots" if slots > 1 else ""
     by = f", version {version}," if version else ""
     found = (
         f"{known.method}{by} of {formula} ({n} atoms): {label.energy_eV:.3f} eV, largest force {largest:.2f} "
-        f"eV/Å, in {duration(warm_s)} (the first with its start: {duration(first_s)})"
+        f"eV/Å, in {duration(warm_s)}{on} (the first with its start: {duration(first_s)})"
     )
     limit = known.config.sampling.max_force_eV_per_A
     if largest > limit:

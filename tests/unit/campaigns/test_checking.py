@@ -227,6 +227,39 @@ def test_the_cost_of_a_label_grows_as_measured_or_between_bounds_that_are_told(k
     assert "to the power of 1 to 3" in next(iter(estimate_time(some))).found
 
 
+def of_several_slots(known):
+    text = "structures: [molecule:H2O]\nreference: {kind: ase, calculator: nwchem}\n"
+    site = "site={kind: laptop, n_workers: 5, mpi_launch: 'mpiexec -n {ranks}'}"
+    table = "calculation={size_by: atoms, nodes_by_size: [[0, 1], [9, 2]]}"
+    return measured(with_inputs(known(site, table, text=text), molecule("CH3CH2OH")))
+
+
+def test_the_work_of_a_label_counts_all_its_slots_and_those_that_it_leaves_idle(known):
+    some, plain = (
+        of_several_slots(known),
+        measured(with_inputs(known("site.n_workers=5"), molecule("CH3CH2OH"))),
+    )
+    some.label_slots = {9: 2}
+    (labels, *_, total), (plain_labels, *_, plain_total) = map(list, map(estimate_time, (some, plain)))
+    assert labels.values["low_s"] == pytest.approx(2 * plain_labels.values["low_s"])
+    assert "one takes up to 2 slots, whose times are added;" in labels.found
+    assert "slots" not in plain_labels.found
+    # Of five slots two calculations fill four.
+    more_s = labels.values["high_s"] / 4 - plain_labels.values["high_s"] / 5
+    assert total.values["high_s"] - plain_total.values["high_s"] == pytest.approx(more_s)
+
+
+def test_a_label_timed_on_one_slot_is_told_to_be_so_where_a_campaign_takes_several(known):
+    assert "timed on one, and taken to be" in next(iter(estimate_time(of_several_slots(known)))).found
+
+
+def test_a_label_is_timed_with_the_slots_and_cores_of_a_worker(known, monkeypatch):
+    monkeypatch.setattr("fff.compute.sites.cores_found", lambda: 10)
+    some = of_several_slots(known)
+    launch = labelling._launch(some, molecule("CH3CH2OH"))
+    assert (launch.slots, launch.cores, some.label_slots) == (2, 2, {9: 2})
+
+
 def test_a_range_is_told_in_one_unit_where_both_ends_have_it():
     assert str(Range(5.0, 30.0)) == "5.0 to 30 s"
     assert str(Range(90.0, 300.0)) == "90 s to 5 min"
