@@ -57,21 +57,6 @@ def test_a_slurm_script_asks_for_what_the_config_says(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pbs_script_asks_for_what_the_config_says(tmp_path):
-    nodes = {
-        "gpu": {"queue": "big", "accelerators_per_node": 2, "memory_per_node_GB": 32, "options": ["-m e"]}
-    }
-    made = scripts("pbs", nodes, tmp_path)["gpu"].splitlines()
-    for line in (
-        "#PBS -N fff.gpu.block-0",
-        "#PBS -l walltime=01:00:00",
-        "#PBS -l select=1:ncpus=2:mem=32gb:ngpus=2",
-        "#PBS -V",
-        "#PBS -m e",
-    ):
-        assert line in made
-
-
 @pytest.mark.parametrize(("kind", "nodes"), [("slurm", SLURM), ("pbs", {"cpu": {"nodes_per_block": 3}})])
 def test_a_shell_reads_the_scripts(kind, nodes, tmp_path):
     for text in scripts(kind, nodes, tmp_path).values():
