@@ -36,6 +36,8 @@ from fff.compute.pbs import MpiexecLauncher, PbsProvider, scheduler_options, sel
 from fff.config.site import BatchSite, PbsNodes, SlurmNodes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fff.config.site import NodesSection
 
 __all__ = [
@@ -90,7 +92,7 @@ class _Blocks(ClusterProvider):
         """Seconds between two questions to the batch system."""
         return self.poll_s
 
-    def status(self, job_ids: list[Any]) -> list[JobStatus]:
+    def status(self, job_ids: Sequence[object]) -> list[JobStatus]:
         """Return what the batch system says of jobs; all that are there and do not run are waiting."""
         # Parsl counts those that run and those that wait, and would submit others in place of the rest.
         return [
