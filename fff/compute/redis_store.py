@@ -194,14 +194,17 @@ class RedisShelf(ModelShelf):
     def look_after(self) -> None:
         """Store again what the server has lost, and remove what it should not have; at most once a second.
 
-        The first thing that the server does not do ends the look: a server that hangs is waited for once.
+        The first thing that the server does not do ends the look: a server that hangs is waited for once. The
+        next one comes no sooner than this one took, so that half of the time is left for other things.
         """
-        if self._closed or time.monotonic() < self._next_look:
+        began = time.monotonic()
+        if self._closed or began < self._next_look:
             return
         # A server may answer, and have no room all the same.
         if self._mend():
             self.absence.answered()
-        self._next_look = time.monotonic() + _LOOK_EVERY_S
+        ended = time.monotonic()
+        self._next_look = ended + max(_LOOK_EVERY_S, ended - began)
 
     def _mend(self) -> bool:
         """Return whether the server now holds what it should, and nothing else."""

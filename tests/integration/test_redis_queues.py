@@ -136,15 +136,29 @@ def test_whatever_befalls_the_server_each_message_arrives_once_and_in_order(serv
 
 
 def test_a_server_that_comes_back_with_older_data_doubles_nothing(lasting_server, fork):
+    requests, received = f"{PREFIX}requests", f"{PREFIX}requests:received"
+    ready = multiprocessing.get_context("fork").Event()
     queues = RedisQueues(lasting_server.connect_to, PREFIX, ["train"])
-    fork(queues, echo)
+    echoing = fork(queues, lambda queues: ready.wait(PATIENCE_S) and echo(queues))
     for i in range(50):
         queues.send_inputs(i, method="f", topic="train")
     with lasting_server.client() as client:
-        wait_until(lambda: client.llen(f"{PREFIX}requests") == 0)
-        client.rpush(f"{PREFIX}requests", *[frame for _, frame in queues._client._unconfirmed] or [b""])
+        wait_until(lambda: client.llen(requests) == 50)
+        older = client.lrange(requests, 0, -1)
+        ready.set()
+        wait_until(lambda: client.get(received) == b"50")
+        os.kill(echoing.pid, signal.SIGSTOP)
+        # The first may still go to the process that does not run, which waits for it since before.
+        client.rpush(requests, *older)
+        client.set(received, 20)
     restart(lasting_server)
-    assert take(queues, 50) == list(range(50))
+    with lasting_server.client() as client:
+        assert client.lrange(requests, 0, -1)[-49:] == older[-49:]
+        assert client.get(received) == b"20"
+        os.kill(echoing.pid, signal.SIGCONT)
+        wait_until(lambda: client.llen(requests) == 0 and client.get(received) == b"50")
+    queues.send_inputs(50, method="f", topic="train")
+    assert take(queues, 51) == list(range(51))
     with pytest.raises(TimeoutException):
         queues.get_result("train", timeout=1)
 
