@@ -282,10 +282,14 @@ def _log_to(path: Path) -> None:
         os.dup2(file.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # The steering process's handlers hold its files and its terminal.
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Redacting(logging.Formatter):
+    """Leaves secrets out of what is logged: Parsl logs what batch systems answer, as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +16,7 @@ from fff.config.redis import RedisSection
 from fff.config.reference import AseReference, ReferenceSection
 from fff.config.sampling import AuditSection, SamplingSection, TestSection
 from fff.config.section import PATH, PathText, Section
-from fff.config.site import LaptopSite, SiteSection
+from fff.config.site import LaptopSite, PbsSite, SiteSection
 
 __all__ = ["DEFAULT_KINDS", "ActiveLearningConfig"]
 
@@ -115,6 +116,7 @@ class ActiveLearningConfig(Section):
         _check_inputs(self)
         _check_counts(self)
         _check_launch(self)
+        _check_password_on_pbs(self)
         _check_secrets(self)
         return self
 
@@ -179,6 +181,26 @@ def _check_launch(config: ActiveLearningConfig) -> None:
         msg = f"{wrong}, but nothing in `site.mpi_launch` says so: {config.site.mpi_launch!r}."
         hint = "Write {ranks} for the number of ranks, as in: mpiexec -n {ranks}"
         raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=config.site.mpi_launch)
+
+
+def _check_password_on_pbs(config: ActiveLearningConfig) -> None:
+    """Refuse a password that jobs would not have: PBS shows all users what goes along with a job."""
+    name = config.redis.password_variable
+    if config.redis.url is None or name is None or not isinstance(config.site, PbsSite):
+        return
+    reads_it = re.compile(rf'\s*export {re.escape(name)}="?\$\(.+\)"?\s*')
+    for kind, nodes in config.site.nodes.items():
+        if not any(map(reads_it.fullmatch, nodes.set_up)):
+            msg = (
+                f"`redis.password_variable` is {name}, which workers of `site.nodes.{kind}` would not have: "
+                "PBS shows to all users what goes along with a job, so passwords do not."
+            )
+            hint = (
+                "Leave the section `redis` out, as no server is needed; or have each kind of node read the "
+                f"password from a file that only you can read, by a line of its `set_up`: export {name}="
+                "$(cat ~/.redis-password)"
+            )
+            raise ConfigError(msg, hint=hint, key="redis.password_variable", value=name)
 
 
 def _check_secrets(config: ActiveLearningConfig) -> None:

@@ -30,6 +30,14 @@ _BOUNDS = (
     ("le", "at most {}"),
     ("lt", "below {}"),
 )
+_NAME_SIGNS = "_ . , : @ + / -"
+_SIGNS = {
+    "account": _NAME_SIGNS,
+    "partition": _NAME_SIGNS,
+    "queue": _NAME_SIGNS,
+    "qos": _NAME_SIGNS,
+    "constraint": f"{_NAME_SIGNS} = & | * ( ) [ ]",
+}
 _YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -298,6 +306,9 @@ def _too_many(place: Place, value: Any) -> tuple[str, str]:
 
 
 def _pattern(place: Place, value: Any) -> tuple[str, str]:
+    if place.key.startswith("site.nodes.") and (signs := _SIGNS.get(place.key.rpartition(".")[2])):
+        message = f"`{place.key}` is {show(value)}, which a batch script would not hold as it is."
+        return message, f"Use letters, digits and {signs} only, no blanks, and no sign but `_` in front."
     if place.key.startswith("site."):
         key = place.key.removesuffix(".[key]")
         if key == place.key:

@@ -32,6 +32,11 @@ _GROUPS: tuple[TaskGroup, ...] = ("training", "inference", "sampling", "calculat
 _LARGEST_MARGIN_S = 600.0
 _LEAST_MARGIN_S = 30.0
 _NodeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=30)]
+# Parsl gives some of these to a shell, and all to a line of a batch script; none is quoted there.
+_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:@+/-]*$")]
+_Features = Annotated[
+    str, Field(min_length=1, max_length=1000, pattern=r"^[A-Za-z0-9_(\[][A-Za-z0-9_.,:@+/=&|*()\[\]-]*$")
+]
 _Line = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x08\x0a-\x1f]*$")]
 
 
@@ -130,7 +135,7 @@ class NodesSection(Section):
             "(dynamics) and calculation (reference method); null: all that no other kind of node names."
         ),
     )
-    account: _Line | None = Field(None, description="Account that the time is charged to.")
+    account: _Name | None = Field(None, description="Account that the time is charged to.")
     walltime: _Line = Field(
         "01:00:00", description="Time that a block may run, as 1:00:00 or 12h; the next block goes on."
     )
@@ -278,16 +283,16 @@ class NodesSection(Section):
 class SlurmNodes(NodesSection):
     """One kind of node of a Slurm cluster: what is asked for, and what its workers do."""
 
-    partition: _Line | None = Field(None, description="Partition; null: the default one.")
-    qos: _Line | None = Field(None, description="Quality of service; null: the default one.")
-    constraint: _Line | None = Field(None, description="Features that nodes must have.")
+    partition: _Name | None = Field(None, description="Partition; null: the default one.")
+    qos: _Name | None = Field(None, description="Quality of service; null: the default one.")
+    constraint: _Features | None = Field(None, description="Features that nodes must have.")
     exclusive: bool = Field(False, description="Whether to ask for whole nodes.")
 
 
 class PbsNodes(NodesSection):
     """One kind of node of a PBS cluster: what is asked for, and what its workers do."""
 
-    queue: _Line | None = Field(None, description="Queue; null: the default one.")
+    queue: _Name | None = Field(None, description="Queue; null: the default one.")
 
 
 class BatchSite(_AnySite):

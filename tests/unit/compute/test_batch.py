@@ -130,11 +130,6 @@ def test_inside_an_allocation_each_kind_of_node_is_a_step_of_the_job(tmp_path):
     assert "srun" not in alone
 
 
-def test_a_run_directory_that_no_script_can_name_is_refused(tmp_path):
-    with pytest.raises(RunDirectoryError, match="batch scripts cannot hold"):
-        check_path(tmp_path / "two words")
-
-
 def test_a_site_inside_an_allocation_needs_one(monkeypatch):
     site = SlurmSite.model_validate({"kind": "slurm", "nodes": {"cpu": {}}, "inside_allocation": True})
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -161,3 +156,10 @@ def test_no_address_is_asked_of_the_internet(tmp_path, monkeypatch):
     made = scripts("slurm", {"cpu": {}}, tmp_path)["cpu"]
     (given,) = (words for words in made.splitlines() if " -a " in words)
     assert "127.0.0.1" in given.partition(" -a ")[2].split()[0].split(",")
+
+
+@pytest.mark.parametrize("name", ["run-%j", "host:run", "a b", "a'b", "$HOME"])
+def test_a_path_that_a_shell_or_a_batch_system_reads_otherwise_is_refused(name, tmp_path):
+    with pytest.raises(RunDirectoryError, match="batch scripts cannot hold"):
+        check_path(tmp_path / name)
+    check_path(tmp_path / "run-1_a.b,c=d+e@f")

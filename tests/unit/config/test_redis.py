@@ -129,3 +129,26 @@ def test_a_variable_that_holds_nothing_is_named_with_the_repair(monkeypatch, val
         password_from("FFF_TEST_PASSWORD")
     assert "export FFF_TEST_PASSWORD" in caught.value.hint
     assert caught.value.context["key"] == "redis.password_variable"
+
+
+def on_pbs(*set_up, kind="pbs"):
+    values = {"structures": ["bulk:Cu"], "reference": {"kind": "xtb"}}
+    redis = {"url": "redis://head", "password_variable": "FFF_REDIS_PASSWORD"}
+    site = {"kind": kind, "nodes": {"cpu": {"set_up": list(set_up)}}}
+    return config_from_dict({**values, "redis": redis, "site": site})
+
+
+@pytest.mark.parametrize(
+    "line", ["true", "export FFF_REDIS_PASSWORD=hunter2", "# FFF_REDIS_PASSWORD=$(cat x)"]
+)
+def test_a_password_that_would_have_to_go_along_with_a_job_of_pbs_is_refused(line):
+    with pytest.raises(
+        ConfigError, match=r"`site\.nodes\.cpu` would not have: PBS shows to all users"
+    ) as caught:
+        on_pbs(line)
+    assert "export FFF_REDIS_PASSWORD=$(cat ~/.redis-password)" in caught.value.hint
+
+
+def test_workers_on_pbs_may_read_the_password_from_a_file():
+    assert on_pbs("export FFF_REDIS_PASSWORD=$(cat ~/.redis-password)").redis.url == "redis://head"
+    assert on_pbs(kind="slurm").redis.url == "redis://head"

@@ -133,3 +133,30 @@ def test_a_launch_line_with_an_unknown_placeholder_is_refused_on_every_site(kind
     with pytest.raises(ConfigError, match=r"the placeholder \{cores\} is unknown") as raised:
         config_from_dict({**values, "site": {"kind": kind, "mpi_launch": "srun {cores}", **nodes}})
     assert "{ranks}" in raised.value.hint
+
+
+@pytest.mark.parametrize("key", ["account", "partition", "queue", "qos", "constraint"])
+@pytest.mark.parametrize("value", ["chem $(touch x)", "a;b", "-x", "a b", "`id`", "a'b", "a#b", "a>b", "ä"])
+def test_a_name_that_a_shell_or_a_batch_script_would_read_otherwise_is_refused(key, value):
+    kind = "pbs" if key == "queue" else "slurm"
+    with pytest.raises(
+        ConfigError, match=rf"`site\.nodes\.cpu\.{key}` is .*would not hold as it is"
+    ) as caught:
+        site(kind, nodes={"cpu": {key: value}})
+    assert "no blanks" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("account", "phys-2024.a_b"),
+        ("partition", "long,short"),
+        ("qos", "normal"),
+        ("queue", "big@server.cluster"),
+        ("constraint", "[rack1*2&rack2*4]"),
+        ("constraint", "(haswell|broadwell)&ib"),
+    ],
+)
+def test_the_names_that_clusters_have_are_taken(key, value):
+    kind = "pbs" if key == "queue" else "slurm"
+    assert getattr(site(kind, nodes={"cpu": {key: value}}).nodes["cpu"], key) == value
