@@ -20,6 +20,8 @@ import sys, threading, time
 from fff.compute import tasks
 from fff.compute.tasks import Call
 
+pytestmark = pytest.mark.slow
+
 def on_time(call, parcels):
     return {"answer": 42}
 

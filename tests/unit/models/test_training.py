@@ -15,6 +15,8 @@ from fff.models.force_field import load_force_field
 from fff.models.reference_energies import fit_reference_energies
 from fff.models.training import train_member
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

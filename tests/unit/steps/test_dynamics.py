@@ -13,6 +13,8 @@ from fff.report.motion import read_motion
 from fff.steps.dynamics import Course, move
 from fff.steps.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 
 class StopsAtOnce:
     wait_for, at_once = "", None
