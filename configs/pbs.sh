@@ -10,7 +10,8 @@
 #
 # Where the config says `inside_allocation: false` this job only steers: one core and a long walltime, in a
 # queue for such jobs; fff submits blocks of nodes for the work. Where it says `inside_allocation: true` the
-# work is done in this job: ask here for the nodes, cores, memory and accelerators that the config names.
+# work is done in this job: ask here for the nodes, cores, memory and accelerators that the config names, as
+# `-l select=2:ncpus=16`, and by `-l place=scatter` for a host of its own for each.
 #
 #PBS -N fff
 #PBS -l walltime=24:00:00
@@ -18,6 +19,7 @@
 #PBS -j oe
 ##PBS -q long
 ##PBS -A my-project
+##PBS -l place=scatter
 
 # --- CHANGE: how `fff` is found on the nodes; the same lines as for the login node. ------------------------
 # module load python/3.12

@@ -294,6 +294,20 @@ class PbsNodes(NodesSection):
 
     queue: _Name | None = Field(None, description="Queue; null: the default one.")
 
+    def check_as(self, key: str) -> None:
+        """Check what concerns several keys, and that nothing of Slurm's is asked for.
+
+        Args:
+            key: Where this section stands.
+
+        Raises:
+            ConfigError: If two keys contradict each other, or the launcher is srun.
+        """
+        super().check_as(key)
+        if self.launcher == "srun":
+            msg = f"`{key}.launcher` is srun, which PBS does not have."
+            raise ConfigError(msg, hint="Leave it out, or set mpiexec.", key=f"{key}.launcher", value="srun")
+
 
 class BatchSite(_AnySite):
     """Nodes of a batch system, of one kind or several."""

@@ -160,3 +160,8 @@ def test_a_name_that_a_shell_or_a_batch_script_would_read_otherwise_is_refused(k
 def test_the_names_that_clusters_have_are_taken(key, value):
     kind = "pbs" if key == "queue" else "slurm"
     assert getattr(site(kind, nodes={"cpu": {key: value}}).nodes["cpu"], key) == value
+
+
+def test_pbs_has_no_srun():
+    with pytest.raises(ConfigError, match=r"`site\.nodes\.cpu\.launcher` is srun, which PBS does not have"):
+        site("pbs", nodes={"cpu": {"launcher": "srun"}})
