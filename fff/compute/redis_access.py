@@ -37,13 +37,15 @@ def connect(url: str, password_variable: str | None) -> redis.Redis:
     Raises:
         ConfigError: If the variable holds nothing.
     """
+    # A connection through a socket file knows no such thing as keepalive.
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return redis.Redis.from_url(
         url,
         password=password_from(password_variable),
         socket_timeout=_ANSWER_LIMIT_S,
         socket_connect_timeout=_ANSWER_LIMIT_S,
-        socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+        **keepalive,
     )
 
 

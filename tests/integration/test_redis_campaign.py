@@ -141,10 +141,19 @@ def test_nothing_is_lost_or_repeated_whatever_the_server_does_and_the_password_i
     assert campaign.process.wait(PATIENCE_S) == 1
     assert "cannot be used" in campaign.output.read_text()
 
-    # Ctrl-C while it answers nothing.
+    # Killed: what it has left in the server goes when the campaign goes on.
     server.start()
     campaign.start()
     campaign.wait_for_more_events(1)
+    campaign.process.kill()
+    assert campaign.process.wait(PATIENCE_S) == -signal.SIGKILL
+    left = sittings(server)
+    assert len(left) == 1
+
+    # Ctrl-C while it answers nothing.
+    campaign.start()
+    campaign.wait_for_more_events(1)
+    assert not sittings(server) & left
     server.pause()
     campaign.process.send_signal(signal.SIGINT)
     assert campaign.process.wait(PATIENCE_S) == 3
@@ -157,6 +166,10 @@ def test_nothing_is_lost_or_repeated_whatever_the_server_does_and_the_password_i
     assert not campaign.run.store.exists()
     check_that_each_label_is_there_once(campaign.run)
     check_that_it_is_nowhere(server.password, campaign)
+
+
+def sittings(server):
+    return {key.split(":")[2] for key in server.key_names()}
 
 
 def check_that_each_label_is_there_once(run):

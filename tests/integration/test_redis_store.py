@@ -286,6 +286,19 @@ def test_a_user_with_rights_to_keys_of_fff_alone_is_enough(server, tmp_path):
         client.get("of somebody else")
 
 
+def test_a_server_is_reached_by_a_socket_file_too(server, tmp_path):
+    section = RedisSection(url=f"unix://{server.socket}?db=3", password_variable=VARIABLE)
+    find_redis(section)
+    exchange = Exchange(section, "h1")
+    queues, shelf = exchange.queues(["train"]), exchange.shelf(tmp_path / "store", "test-socket")
+    queues.send_inputs(1, method="f", topic="train")
+    queues.get_task(timeout=PATIENCE_S)
+    assert extract(shelf.acquire("a", make)) == PARCEL
+    queues.close()
+    shelf.close()
+    assert server.key_names() == set()
+
+
 def test_a_server_with_tls_is_trusted_by_its_certificate_alone(tmp_path, monkeypatch):
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on PATH")

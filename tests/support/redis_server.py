@@ -35,6 +35,7 @@ class RedisServer:
     Attributes:
         url: Its address, database 3.
         password: What `VARIABLE` must hold.
+        socket: A socket file by which it can be reached too.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RedisServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/3"
+        self.socket = folder / "redis.sock"
         self.connect_to = (self.url, VARIABLE)
         self._keeps_data = keeps_data
         self._tls = tls
@@ -57,6 +59,8 @@ class RedisServer:
             "bind": "127.0.0.1",
             "port": self.port,
             "dir": self.folder,
+            # In that folder: the whole path may be too long for a socket.
+            "unixsocket": self.socket.name,
             "save": '""',
             "appendonly": "yes" if self._keeps_data else "no",
             "requirepass": self.password,
