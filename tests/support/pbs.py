@@ -29,8 +29,8 @@ _JOB = """
 number=$1; script=$PBS_DOUBLE/scripts/$number
 echo "R $$" >"$PBS_DOUBLE/jobs/$number"
 out=$(sed -n 's/^#PBS -o //p' "$script"); err=$(sed -n 's/^#PBS -e //p' "$script")
-mkdir "$PBS_DOUBLE/tmp-$number"
-env -i HOME="$HOME" PATH="$PATH" TMPDIR="$PBS_DOUBLE/tmp-$number" PBS_DOUBLE="$PBS_DOUBLE" PBS_JOBID="$number.head" \\
+folder=$PBS_DOUBLE/tmp-$number; mkdir "$folder"
+env -i HOME="$HOME" PATH="$PATH" TMPDIR="$folder" PBS_DOUBLE="$PBS_DOUBLE" PBS_JOBID="$number.head" \\
     PBS_NODEFILE="$PBS_DOUBLE/nodes" bash "$script" >"$out" 2>"$err"
 echo "F $?" >"$PBS_DOUBLE/jobs/$number"
 """
