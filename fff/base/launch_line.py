@@ -20,11 +20,12 @@ PLACEHOLDERS = {
 }
 """What is filled in, by name."""
 
+_SHELL = re.compile(r"[|&;<>`]")
 _PLACE = re.compile(r"\{(\w*)\}")
 
 
 def check_launch_line(line: str, key: str = "site.mpi_launch") -> None:
-    """Check that a launch line has no other placeholders.
+    """Check that a launch line has no other placeholders, and nothing that only a shell could read.
 
     Args:
         line: The line.
@@ -33,6 +34,9 @@ def check_launch_line(line: str, key: str = "site.mpi_launch") -> None:
     Raises:
         ConfigError: If it has.
     """
+    if found := _SHELL.search(line):
+        msg = f"`{key}` is {line!r}, which needs a shell from {line[found.start() :][:20]!r} on."
+        raise ConfigError(msg, hint="Give one command with its options.", key=key, value=line)
     unknown = sorted(set(_PLACE.findall(line)) - set(PLACEHOLDERS))
     if unknown or re.search(r"[{}]", _PLACE.sub("", line)):
         what = f"the placeholder {{{unknown[0]}}} is unknown" if unknown else "it has a brace of its own"

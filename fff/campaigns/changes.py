@@ -85,6 +85,10 @@ class Change:
         return f"{self.key}: {show(self.old)} -> {show(self.new)}"
 
 
+_PLACES = ("site", "redis")
+"""Sections that may change without being asked."""
+
+
 def settle(loaded: LoadedConfig, in_force: ActiveLearningConfig) -> LoadedConfig:
     """Return the config with what the campaign itself settled where the user says nothing.
 
@@ -150,7 +154,9 @@ def accept(changes: Sequence[Change], run_dir: Path, *, accepted: bool, finished
     extends = finished and all(
         change.key == "stop.max_labels" and change.new > change.old for change in changes
     )
-    if changes and not accepted and not extends:
+    # Where it runs says nothing about what comes out.
+    elsewhere = all(any(_is_in(change.key, place) for place in _PLACES) for change in changes)
+    if changes and not (accepted or extends or elsewhere):
         msg = f"The config differs from the one that the campaign in {run_dir} works with:{diff}"
         hint = f"Add --accept-changes to take these values, or go on as it was with `fff resume {run_dir}`."
         raise ConfigError(msg, hint=hint, key=changes[0].key, value=changes[0].new)

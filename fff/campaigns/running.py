@@ -15,6 +15,7 @@ from fff.campaigns.inputs import load_inputs
 from fff.campaigns.restoring import find_lost
 from fff.campaigns.resuming import read_resumption
 from fff.campaigns.sitting import Outcome, Sitting, last_line
+from fff.compute.exchange import find_redis
 from fff.compute.sites import make_site
 from fff.config import load_config
 from fff.data.run_directory import RunDirectory
@@ -71,6 +72,7 @@ def open_campaign(
     """
     run = RunDirectory(loaded.run_dir)
     make_site(loaded.config.site).check_here(run.path)
+    find_redis(loaded.config.redis)
     lock = RunLock(run.lock, say)
     with _Signals() as signals:
         is_opened = run.is_opened

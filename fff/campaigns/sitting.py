@@ -16,7 +16,7 @@ from fff.base.redaction import redact
 from fff.campaigns.opening import open_run
 from fff.campaigns.restoring import find_lost, is_as_before
 from fff.campaigns.resuming import Resumption, answer_from_database
-from fff.compute.exchange import Exchange, find_redis, remove_leftovers
+from fff.compute.exchange import Exchange, remove_leftovers
 from fff.compute.server import start_server, stop_server, why_it_ended
 from fff.compute.sites import make_site
 from fff.compute.tasks import FUNCTIONS
@@ -143,12 +143,7 @@ class Sitting:
             self._thinker.stop(reason, grace_s=0.0 if at_once else self._config.stop.grace_s)
 
     def carry_out(self) -> Outcome:
-        """Carry the campaign out and return how this sitting ended.
-
-        Raises:
-            FffError: If it could not begin; nothing is written then.
-        """
-        find_redis(self._config.redis)
+        """Carry the campaign out and return how this sitting ended."""
         with _logging_to(self.run):
             found: Replay | None = None
             try:
@@ -372,7 +367,8 @@ class Sitting:
             state, why = _failure(thinker.error)
             if thinker.stop_reason is not None and isinstance(thinker.error, CampaignError):
                 # A batch system that ends a job ends the workers with it, and they may be the first to go.
-                return "stopped", f"{thinker.stop_reason}; {why}"
+                logger.info("After it was asked to stop: %s", why)
+                return "stopped", f"{thinker.stop_reason}; what ran was ended with its workers"
             return state, why
         if found.policy.verdict is not None:
             return found.policy.verdict.state, found.policy.verdict.reason
@@ -390,7 +386,7 @@ class Sitting:
                     state=state,
                     reason=reason,
                     resumable=state != "finished",
-                    stopped_by=self._stopped_by if state == "stopped" else None,
+                    stopped_by=self._what_stopped_it() if state == "stopped" else None,
                 )
                 test = self._config.test
                 has_test_set = bool(test.labels) or test.n_frames != 0
@@ -402,6 +398,11 @@ class Sitting:
         line = last_line(self.run, state, reason)
         logger.info("%s", line)
         return Outcome(state, line, table, report)
+
+    def _what_stopped_it(self) -> StoppedBy | None:
+        if self._stopped_by is None and self._thinker is not None and self._thinker.is_stopped_by_walltime:
+            return "walltime"
+        return self._stopped_by
 
     def _report(self) -> str:
         """Write the report of a finished campaign; return where it is, or why there is none."""

@@ -42,7 +42,10 @@ def init(
         target = output or Path(f"{found.name}.yaml")
         _write(found, target)
         name = target if target.parent != Path() else target.name
-        tell(f"Next: edit it, then `fff check {name}` and `fff run {name}`.")
+        script = next((file for file in found.files() if file.suffix == ".sh"), None)
+        submit = {"slurm": "sbatch", "pbs": "qsub"}.get(found.name, "")
+        then = f", or edit {script.name} too and `{submit} {script.name} {name}`" if script and submit else ""
+        tell(f"Next: edit it, then `fff check {name}` and `fff run {name}`{then}.")
 
 
 def _list() -> None:

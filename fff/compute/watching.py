@@ -38,6 +38,7 @@ BARREN_AFTER_WORKERS_S = 600.0
 _TELL_EVERY_S = 2.0
 _PART_OF_A_LOG = 1_000_000
 _LAST_WORDS = 400
+_TOO_SMALL = "Unable to create step"
 _OUT_OF_REACH = "No viable ZMQ url"
 _NOT_SUBMITTED = "Failed to start block"
 
@@ -74,6 +75,7 @@ class PoolWatch:
         self._submits_jobs = submits_jobs
         self._read: dict[Path, int] = {}
         self._given_up: set[str] = set()
+        self._held: set[str] = set()
         self._barren_since: dict[str, float] = {}
         # Of pools that have workers, or had some.
         self._n_workers: dict[str, int] = {}
@@ -102,8 +104,8 @@ class PoolWatch:
             blocks = dict(executor.status_facade)
             if self._submits_jobs:
                 self._check_blocks(label, executor, blocks)
-            elif any(status.terminal for status in blocks.values()):
-                raise _gone(label, executor, "no reason known")
+            else:
+                _check_own(label, executor, blocks)
             for block, trouble in self._trouble_noted(Path(executor.logdir)):
                 self._give_up(label, executor, block, trouble)
 
@@ -170,7 +172,7 @@ class PoolWatch:
         told: dict[str, Any] = {}
         while not self._closing.is_set():
             try:
-                pools = {label: _describe(executor) for label, executor in self._executors.items()}
+                pools = {label: self._describe(executor) for label, executor in self._executors.items()}
                 self._n_workers |= {
                     label: pool["workers"]
                     for label, pool in pools.items()
@@ -184,18 +186,43 @@ class PoolWatch:
                 _log.info("How many workers there are cannot be told: %s", error)
             self._closing.wait(_TELL_EVERY_S)
 
+    def _describe(self, executor: HighThroughputExecutor) -> dict[str, Any]:
+        """Return how many workers and jobs a pool has, JSON-able.
 
-def _describe(executor: HighThroughputExecutor) -> dict[str, Any]:
-    """Return how many workers and jobs a pool has, JSON-able."""
-    managers = [manager for manager in executor.connected_managers() if manager["active"]]
-    states = [status.state for status in dict(executor.status_facade).values()]
-    return {
-        "workers": sum(manager["worker_count"] for manager in managers),
-        "busy": sum(min(manager["tasks"], manager["worker_count"]) for manager in managers),
-        "nodes": len(managers),
-        "jobs_running": states.count(JobState.RUNNING),
-        "jobs_waiting": states.count(JobState.PENDING) + states.count(JobState.HELD),
-    }
+        Of a block that has ended Parsl learns only by the silence of its managers, and would send them tasks
+        until then: they are told to take none.
+        """
+        blocks = dict(executor.status_facade)
+        managers = [manager for manager in executor.connected_managers() if manager["active"]]
+        over = [m for m in managers if m["block_id"] in blocks and blocks[m["block_id"]].terminal]
+        for manager in over:
+            if manager["manager"] not in self._held:
+                self._held.add(manager["manager"])
+                _log.info("Job %s has ended.", executor.blocks_to_job_id.get(manager["block_id"]))
+                executor._hold_manager(manager["manager"])
+        there = [manager for manager in managers if manager not in over]
+        states = [status.state for status in blocks.values()]
+        return {
+            "workers": sum(manager["worker_count"] for manager in there),
+            "busy": sum(min(manager["tasks"], manager["worker_count"]) for manager in there),
+            "nodes": len(there),
+            "jobs_running": states.count(JobState.RUNNING),
+            "jobs_waiting": states.count(JobState.PENDING) + states.count(JobState.HELD),
+        }
+
+
+def _check_own(label: str, executor: HighThroughputExecutor, blocks: Mapping[str, JobStatus]) -> None:
+    """Give up a pool whose only block has ended: on this machine, or in the job that this process runs in."""
+    for status in blocks.values():
+        if status.state == JobState.MISSING:
+            # Another one would end in the same way.
+            msg = f"The workers of pool {label!r} ended before one was there: {_last_words(status)}"
+            hint = f"What they printed is in {executor.run_dir}/submit_scripts."
+            if _TOO_SMALL in msg:
+                hint = f"The job that fff runs in has too few nodes or cores for all kinds of node. {hint}"
+            raise SiteError(msg, hint=hint)
+        if status.terminal:
+            raise _gone(label, executor, _last_words(status))
 
 
 def _gone(label: str, executor: HighThroughputExecutor, why: str) -> CampaignError:

@@ -276,10 +276,14 @@ def _boolean(place: Place, value: Any) -> tuple[str, str]:
 
 
 def _text(place: Place, value: Any) -> tuple[str, str]:
+    if place.key.endswith(".walltime"):
+        return f"`{place.key}` is {show(value)}, which is no time.", "Write 90s, 30m, 2h, 1d or 1:30:00."
     return f"`{place.key}` is {show(value)}; it must be text.", f'Put it in quotes: "{value!s}".'
 
 
 def _list(place: Place, value: Any) -> tuple[str, str]:
+    if place.key.startswith("calculation.nodes_by_size"):
+        return f"`{place.key}` is {show(value)}; it must be a list.", "Write pairs, as [[0, 1], [100, 2]]."
     hint = (
         f"Write `{place.key}: [{show(value)}]`." if isinstance(value, str | int | float) else _describe(place)
     )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fff.base.durations import seconds
 from fff.base.errors import ConfigError
-from fff.base.launch_line import check_launch_line
+from fff.base.launch_line import check_launch_line, placeholders_in
 from fff.config.section import PositiveInt, Section, TextList
 
 __all__ = [
@@ -232,6 +232,15 @@ class NodesSection(Section):
     def _check_workers(self, key: str) -> None:
         devices = self.accelerators_per_node * self.workers_per_accelerator
         given = self.workers_per_node
+        if self.workers_per_accelerator > 1 and not devices:
+            msg = (
+                f"`{key}.workers_per_accelerator` is {self.workers_per_accelerator}, but "
+                f"`{key}.accelerators_per_node` is 0."
+            )
+            hint = f"Ask for accelerators, or set `{key}.workers_per_node` instead."
+            raise ConfigError(
+                msg, hint=hint, key=f"{key}.workers_per_accelerator", value=self.workers_per_accelerator
+            )
         if given is not None and devices and given != devices:
             msg = (
                 f"`{key}.workers_per_node` is {given}, but {self.accelerators_per_node} accelerators with "
@@ -329,7 +338,7 @@ class BatchSite(_AnySite):
         30.0, gt=0, le=3600, description="How often the batch system is asked what its jobs do."
     )
     heartbeat_s: float = Field(
-        120.0,
+        60.0,
         ge=10,
         le=86_400,
         description=(
@@ -350,6 +359,8 @@ class BatchSite(_AnySite):
                 msg = f"`site.nodes.{name}.across_nodes` needs `site.mpi_launch`, which is not set."
                 hint = "Set it, for example to: srun --nodes={nodes} --ntasks={ranks} --nodelist={hosts}"
                 raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=None)
+            if nodes.across_nodes and nodes.nodes_per_block > 1:
+                _check_names_nodes(self.mpi_launch or "")
             if self.inside_allocation and nodes.max_blocks > 1:
                 msg = f"`site.nodes.{name}.max_blocks` is {nodes.max_blocks}, inside one allocation."
                 hint = "Set it to 1, and `nodes_per_block` to the nodes of the allocation that it may use."
@@ -381,6 +392,18 @@ class BatchSite(_AnySite):
             hint = f"Give each kind of node its `tasks`, of {', '.join(_GROUPS)}."
             raise ConfigError(msg, hint=hint, key="site.nodes", value=list(kinds))
         return found | (dict.fromkeys(missing, rest[0]) if rest else {})
+
+
+def _check_names_nodes(line: str) -> None:
+    """Check that a launch line for several nodes says which, or how many.
+
+    Raises:
+        ConfigError: If it does not: all ranks would run on the first.
+    """
+    if not placeholders_in(line) & {"nodes", "hosts", "hosts_and_ranks"}:
+        msg = f"`site.mpi_launch` is {line!r}, which does not say on which nodes the ranks run."
+        hint = "Use {nodes}, {hosts} or {hosts_and_ranks}: mpiexec -n {ranks} --host {hosts_and_ranks}"
+        raise ConfigError(msg, hint=hint, key="site.mpi_launch", value=line)
 
 
 class SlurmSite(BatchSite):

@@ -104,8 +104,6 @@ class Launch:
             msg = f"{command.key} begins with {command.arguments[0]}, and {_KEY} is given too."
             raise ReferenceSetupError(msg, hint=f"Leave one of them out; {_KEY} follows the number of slots.")
         launcher = parse_command(self._filled(self.line), _KEY)
-        if launcher != Command(launcher.arguments, launcher.environment, key=_KEY):
-            raise self._refused("it sends input or output to a file, which is the code's own to say")
         threads = dict.fromkeys(THREAD_VARIABLES, "1")
         environment = {**threads, **launcher.environment, **command.environment}
         return replace(command, launcher=launcher.arguments, environment=environment)

@@ -104,7 +104,9 @@ class View:
             "calculator": self._calculator(status, now),
             "errors": _errors(status),
             "busy": numbers(status, "workers"),
-            "pools": describe_pools(numbers(status, "workers"), part(status, "pools")),
+            "pools": describe_pools(
+                numbers(status, "workers"), part(status, "pools") if standing.is_alive else {}
+            ),
             "lanes": self._worker_lanes(standing, until),
             "events": [_event(event) for event in self._last],
             "n_events": self._follower.n_events,

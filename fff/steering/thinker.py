@@ -195,6 +195,7 @@ class CampaignThinker(BaseThinker):
     Attributes:
         seq: Sequence number of the next event.
         stop_reason: Why it was asked to stop, or None.
+        is_stopped_by_walltime: Whether it stopped by itself, since nothing that is left would end in time.
         error: What went wrong in an agent, or None.
     """
 
@@ -214,6 +215,7 @@ class CampaignThinker(BaseThinker):
         self.policy = policy
         self.usage = usage
         self.stop_reason: str | None = None
+        self.is_stopped_by_walltime = False
         self.error: BaseException | None = None
         self._deadline = math.inf
         self._log = log
@@ -428,6 +430,7 @@ class CampaignThinker(BaseThinker):
         with self._lock:
             all_held = bool(self._held) and len(self._held) == len(self.policy.open_requests)
         if all_held:
+            self.is_stopped_by_walltime = True
             self.stop("the walltime is near, and what is left to do would not end before it")
 
     def _send(self, request: Request) -> None:

@@ -148,7 +148,8 @@ def estimate_time(known: Known) -> Iterator[Finding]:
         )
     yield fine(
         "cost",
-        f"together {total} on {workers} workers: from all side by side to one after the other",
+        f"together {total} on {workers} workers: from all side by side to one after the other"
+        + (", by what was timed on this machine and not on a node" if site.submits_jobs else ""),
         low_s=total.low,
         high_s=total.high,
         part="total",

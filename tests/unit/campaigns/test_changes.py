@@ -122,6 +122,12 @@ def test_another_kind_of_site_may_be_taken():
     accept(found, RUN, accepted=True, finished=False)
 
 
+def test_where_it_runs_may_change_without_being_asked():
+    found = changes("site={kind: slurm, nodes: {cpu: {}}}", "redis.url=redis://localhost")
+    assert found
+    accept(found, RUN, accepted=False, finished=False)
+
+
 # --- what is a change -----------------------------------------------------------------------------------
 
 

@@ -14,13 +14,13 @@ import pytest
 from fff.compute import tasks
 from fff.compute.tasks import Call, overtime_note
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 PRELUDE = """
 import sys, threading, time
 from fff.compute import tasks
 from fff.compute.tasks import Call
-
-pytestmark = pytest.mark.slow
 
 def on_time(call, parcels):
     return {"answer": 42}

@@ -31,15 +31,17 @@ class Running:
         return None
 
 
-def executor(tmp_path, *states, n_workers=0):
+def executor(tmp_path, *states, n_workers=0, block="0"):
     made = HighThroughputExecutor("cpu", address="127.0.0.1")
     made.run_dir = str(tmp_path)
     made.interchange_proc = Running()
     made._status = {str(number): state for number, state in enumerate(states)}
     made.connected_managers = lambda: [
-        {"active": n_workers > 0, "worker_count": n_workers, "tasks": 3},
-        {"active": False, "worker_count": 9, "tasks": 9},
+        {"manager": "a", "block_id": block, "active": n_workers > 0, "worker_count": n_workers, "tasks": 3},
+        {"manager": "b", "block_id": "0", "active": False, "worker_count": 9, "tasks": 9},
     ]
+    made.held = []
+    made._hold_manager = made.held.append
     return made
 
 
@@ -92,7 +94,7 @@ def test_three_in_a_row_that_never_had_a_worker_are_the_end(tmp_path, last):
 
 
 def test_a_batch_system_that_refuses_for_a_while_costs_no_pool_that_has_or_had_workers(tmp_path, monkeypatch):
-    look(tmp_path, executor(tmp_path, REFUSED, REFUSED, REFUSED, RUNS, n_workers=4))
+    look(tmp_path, executor(tmp_path, REFUSED, REFUSED, REFUSED, RUNS, n_workers=4, block="3"))
     barren = executor(tmp_path, WAS_THERE, REFUSED, REFUSED, REFUSED)
     look(tmp_path, barren)
     monkeypatch.setattr(watching, "BARREN_AFTER_WORKERS_S", 0.0)
@@ -125,8 +127,26 @@ def test_workers_that_cannot_reach_this_machine_are_told_of_with_the_key_that_he
 
 
 def test_on_one_machine_a_block_that_ends_is_the_end(tmp_path):
-    with pytest.raises(CampaignError, match="The workers of pool 'cpu' are gone"):
+    with pytest.raises(CampaignError, match="The workers of pool 'cpu' are gone") as caught:
         look(tmp_path, executor(tmp_path, WAS_THERE), submits_jobs=False)
+    assert not isinstance(caught.value, SiteError)  # another one may do better
+
+
+def test_a_job_that_is_too_small_for_the_workers_is_told_of_in_the_words_of_srun(tmp_path):
+    (tmp_path / "err").write_text(
+        "srun: error: Unable to create step for job 39: More processors\n"
+    )
+    gone = JobStatus(JobState.MISSING, stderr_path=str(tmp_path / "err"))
+    with pytest.raises(SiteError, match="'cpu' ended before one was there: srun: error: Unable") as caught:
+        look(tmp_path, executor(tmp_path, gone), submits_jobs=False)
+    assert "too few nodes or cores" in caught.value.hint
+
+
+def test_a_job_that_has_ended_gets_no_more_tasks_and_its_workers_do_not_count(tmp_path):
+    made = executor(tmp_path, WAS_THERE, RUNS, n_workers=4)
+    look(tmp_path, made)
+    assert made.held == ["a"]
+    assert json.loads((tmp_path / POOLS).read_text())["pools"]["cpu"]["workers"] == 0
 
 
 def test_a_manager_that_is_not_sound_costs_its_job_alone(tmp_path):

@@ -43,7 +43,7 @@ def test_the_kind_that_names_no_tasks_does_the_rest():
 )
 def test_slots_and_cores_follow_from_what_is_asked_for(nodes, slots, cores):
     kinds = {"cpu": nodes, "rest": {}} if "tasks" in nodes else {"cpu": nodes}
-    found = site(nodes=kinds, mpi_launch="srun --ntasks={ranks}").nodes["cpu"]
+    found = site(nodes=kinds, mpi_launch="srun --nodes={nodes} --ntasks={ranks}").nodes["cpu"]
     assert (found.n_slots, found.cores_per_node) == (slots, cores)
 
 
@@ -79,6 +79,13 @@ def test_a_block_drains_below_its_walltime(walltime, drain_s, expected):
             {},
             "tasks` is sampling, calculation, but",
             "another kind of node",
+        ),
+        ({"workers_per_accelerator": 2}, {}, "is 2, but .*accelerators_per_node` is 0", "workers_per_node"),
+        (
+            {"across_nodes": True, "tasks": ["calculation"], "nodes_per_block": 2},
+            {"mpi_launch": "mpiexec -n {ranks}"},
+            "does not say on which nodes",
+            "{hosts_and_ranks}",
         ),
         ({"max_blocks": 2}, {"inside_allocation": True}, "is 2, inside one allocation", "Set it to 1"),
         ({"nodes_per_block": 2, "launcher": "single"}, {}, "on one of 2 nodes", "srun or mpiexec"),

@@ -615,6 +615,7 @@ def test_what_would_not_end_before_the_walltime_is_held_and_the_rest_is_sent(que
     # Nothing else is left, so it does not wait for the walltime.
     assert time.monotonic() - started < 20
     assert thinker.stop_reason == "the walltime is near, and what is left to do would not end before it"
+    assert thinker.is_stopped_by_walltime
     assert thinker.error is None
 
 
