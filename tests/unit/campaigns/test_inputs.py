@@ -223,8 +223,8 @@ def test_packed_clusters_are_relaxed_in_one_process_which_ends(monkeypatch):
 
 
 ACROSS = (
-    "{kind: slurm, mpi_launch: '{nodes} {ranks}', nodes: {rest: {}, far: {nodes_per_block: 4, across_nodes: true, "
-    "tasks: [calculation]}}}"
+    "{kind: slurm, mpi_launch: '{nodes} {ranks}', nodes: {rest: {}, "
+    "far: {nodes_per_block: 4, across_nodes: true, tasks: [calculation]}}}"
 )
 
 

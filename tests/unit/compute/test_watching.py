@@ -133,9 +133,7 @@ def test_on_one_machine_a_block_that_ends_is_the_end(tmp_path):
 
 
 def test_a_job_that_is_too_small_for_the_workers_is_told_of_in_the_words_of_srun(tmp_path):
-    (tmp_path / "err").write_text(
-        "srun: error: Unable to create step for job 39: More processors\n"
-    )
+    (tmp_path / "err").write_text("srun: error: Unable to create step for job 39: More processors\n")
     gone = JobStatus(JobState.MISSING, stderr_path=str(tmp_path / "err"))
     with pytest.raises(SiteError, match="'cpu' ended before one was there: srun: error: Unable") as caught:
         look(tmp_path, executor(tmp_path, gone), submits_jobs=False)
