@@ -16,6 +16,7 @@ import pytest
 from fff.steering.replay import replay
 from tests.faults.campaign import Campaign
 from tests.faults.kill import Reference, differences
+from tests.support.redis_server import VARIABLE, started_redis
 from tests.support.slurm import slurm_for_tests
 
 # Minutes on a free machine; a busy one may take long to start the workers of a block.
@@ -244,3 +245,45 @@ def test_blocks_that_cannot_start_end_the_campaign_soon_with_the_reason(slurm, t
         assert words in said
         assert campaign.last_line.startswith("Failed: ") or "Hint: " in said
         assert campaign.left() == []
+
+
+# --- queues and store on a Redis server -----------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    made = started_redis(folder, monkeypatch)
+    yield made
+    made.stop()
+
+
+def kinds_of_keys(server):
+    return {key.split(":")[3] for key in server.key_names()}
+
+
+def test_workers_on_nodes_have_the_password_from_their_environment_and_no_file_has_it(
+    slurm, server, tmp_path
+):
+    campaign = on_slurm(
+        tmp_path / "campaign",
+        start={"n_labels": 4},
+        training={"retrain_every": 4, "max_epochs": 4},
+        sampling={"n_frames": 4, "n_trajectories": 2},
+        stop={"max_labels": 8, "grace_s": 2.0},
+        redis={"url": server.url, "password_variable": VARIABLE},
+    )
+    with campaign:
+        campaign.start()
+        assert campaign.wait_until(lambda: kinds_of_keys(server) >= {"requests", "store"}, "both parts")
+        assert campaign.wait() == 0, campaign.output.read_text()
+        assert len(campaign.rows()) == 8
+        assert not [event for event in campaign.events() if event.outcome == "failed"]
+        assert server.key_names() == set()
+        slurm.wait_until(lambda: not slurm.blocks(), "the end of its blocks")
+        assert campaign.left() == []
+
+        files = [path for path in campaign.folder.rglob("*") if path.is_file()]
+        assert [path for path in files if "submit_scripts" in path.parts]
+        assert not [path for path in files if server.password.encode() in path.read_bytes()]
