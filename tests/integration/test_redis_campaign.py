@@ -138,7 +138,7 @@ def test_nothing_is_lost_or_repeated_whatever_the_server_does_and_the_password_i
 
     # Not before it is back.
     campaign.start()
-    assert campaign.process.wait(PATIENCE_S) == 1
+    assert campaign.process.wait(PATIENCE_S) == 2
     assert "cannot be used" in campaign.output.read_text()
 
     # Killed: what it has left in the server goes when the campaign goes on.

@@ -191,7 +191,7 @@ KEYS_AND_VALUES = {
     "an unknown kind of reference": _of_method("{kind: orca}", '`reference.kind` is "orca"'),
     "a reference that is a text": _of_method("xtb", '`reference` is "xtb"', "{kind: xtb}"),
     "a reference that is a list": _of_method("[xtb]", "`reference`"),
-    "an unknown kind of site": _also("site: {kind: slurm}", '`site.kind` is "slurm"'),
+    "an unknown kind of site": _also("site: {kind: condor}", '`site.kind` is "condor"'),
     "a later version": _also("schema_version: 2", "`schema_version` is 2"),
     "another kind of campaign": _also("kind: vmc", "`kind`", "active-learning"),
     "a name with a slash": _also("name: a/b", '`name` is "a/b"'),
@@ -480,7 +480,7 @@ FLAGS = {
     "no members": _given("`committee.size`", "--committee-size", "0"),
     "no reference": _given("`reference.kind`", "--reference", ""),
     "a reference without its settings": _given("`reference.calculator` is missing", "--reference", "ase"),
-    "an unknown site": _given("`site.kind`", "--site", "slurm"),
+    "an unknown site": _given("`site.kind`", "--site", "condor"),
     "a flag and an override": _given(("`--seed`", "-o seed"), "--seed", "1", "-o", "seed=2"),
 }
 

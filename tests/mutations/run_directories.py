@@ -373,7 +373,6 @@ REFUSED = {
             "selection.deviation=energy": ("of that kind",),
             "audit.fraction=0.1": ("--accept-changes",),
             "stop.max_labels=12": ("10 -> 12", "--accept-changes"),
-            "site.n_workers=2": ("1 -> 2", "--accept-changes"),
             "run_dir=elsewhere": ("to be resumed is in",),
             "sed=4": ("Unknown key `sed`",),
         }.items()
