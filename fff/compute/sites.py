@@ -49,13 +49,11 @@ class Pool:
         n_workers: How many at most; each runs one task at a time.
         n_threads: Threads that the numerical libraries of each worker may use.
         accelerators: Device of each worker of a node; empty for workers that must not see a device.
-        n_blocks: Jobs of a batch system that bring them, at most; 0 where they are on this machine.
     """
 
     n_workers: int
     n_threads: int = 1
     accelerators: tuple[str, ...] = ()
-    n_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,6 @@ def _cluster(section: BatchSite) -> Site:
                 for i in range(nodes.accelerators_per_node)
                 for _ in range(nodes.workers_per_accelerator)
             ),
-            0 if section.inside_allocation else nodes.max_blocks,
         )
         for name, nodes in section.nodes.items()
     }

@@ -17,7 +17,7 @@ from fff.base.errors import CampaignError, SiteError
 from fff.base.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from parsl.jobs.states import JobStatus
 
@@ -56,7 +56,9 @@ _log = logging.getLogger(__name__)
 
 
 class PoolWatch:
-    """Looks at the pools, and tells in `pools.json` how many workers each has; a context manager.
+    """Looks at the pools; a context manager.
+
+    Where blocks come and go it also tells in `pools.json` how many workers each pool has.
 
     Args:
         executors: The pools by name.
@@ -75,21 +77,22 @@ class PoolWatch:
         self._submits_jobs = submits_jobs
         self._read: dict[Path, int] = {}
         self._given_up: set[str] = set()
-        self._held: set[str] = set()
         self._barren_since: dict[str, float] = {}
         # Of pools that have workers, or had some.
         self._n_workers: dict[str, int] = {}
         self._closing = threading.Event()
         # Its questions to the interchanges wait for answers, which nobody else should.
         self._teller = threading.Thread(target=self._tell_always, name="pools", daemon=True)
-        self._teller.start()
+        if submits_jobs:
+            self._teller.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._teller.join(_TELL_EVERY_S)
+        if self._teller.is_alive():
+            self._teller.join(_TELL_EVERY_S)
 
     def look(self) -> None:
         """Check that every pool can be used.
@@ -106,7 +109,9 @@ class PoolWatch:
                 self._check_blocks(label, executor, blocks)
             else:
                 _check_own(label, executor, blocks)
-            for block, trouble in self._trouble_noted(Path(executor.logdir)):
+            # Not those that have ended: a campaign of weeks has hundreds.
+            live = [block for block, status in blocks.items() if not status.terminal]
+            for block, trouble in self._trouble_noted(Path(executor.logdir), live):
                 self._give_up(label, executor, block, trouble)
 
     def _check_blocks(
@@ -152,20 +157,18 @@ class PoolWatch:
         assert executor.provider is not None  # noqa: S101 - for the type checker
         executor.provider.cancel([job])
 
-    def _trouble_noted(self, folder: Path) -> list[tuple[str, str]]:
+    def _trouble_noted(self, folder: Path, blocks: Sequence[str]) -> list[tuple[str, str]]:
         """Return the blocks whose managers have noted since the last look that they are useless, and why."""
         longest = max(map(len, _TROUBLE))
         found = []
-        for path in folder.glob("block-*/*/manager.log"):
-            with path.open("rb") as file:
-                # Begun a little earlier: what was looked at may have ended in the middle of such a line.
-                file.seek(max(0, self._read.get(path, 0) - longest))
-                noted = file.read(_PART_OF_A_LOG)
-                self._read[path] = file.tell()
-            for words, meaning in _TROUBLE.items():
-                if words in noted:
-                    found.append((path.parts[-3].removeprefix("block-"), meaning))
-                    break
+        for block in blocks:
+            for path in folder.glob(f"block-{block}/*/manager.log"):
+                with path.open("rb") as file:
+                    # Begun a little earlier: what was looked at may have ended in the middle of such a line.
+                    file.seek(max(0, self._read.get(path, 0) - longest))
+                    noted = file.read(_PART_OF_A_LOG)
+                    self._read[path] = file.tell()
+                found += [(block, meaning) for words, meaning in _TROUBLE.items() if words in noted][:1]
         return found
 
     def _tell_always(self) -> None:
@@ -186,7 +189,8 @@ class PoolWatch:
                 _log.info("How many workers there are cannot be told: %s", error)
             self._closing.wait(_TELL_EVERY_S)
 
-    def _describe(self, executor: HighThroughputExecutor) -> dict[str, Any]:
+    @staticmethod
+    def _describe(executor: HighThroughputExecutor) -> dict[str, Any]:
         """Return how many workers and jobs a pool has, JSON-able.
 
         Of a block that has ended Parsl learns only by the silence of its managers, and would send them tasks
@@ -196,10 +200,9 @@ class PoolWatch:
         managers = [manager for manager in executor.connected_managers() if manager["active"]]
         over = [m for m in managers if m["block_id"] in blocks and blocks[m["block_id"]].terminal]
         for manager in over:
-            if manager["manager"] not in self._held:
-                self._held.add(manager["manager"])
-                _log.info("Job %s has ended.", executor.blocks_to_job_id.get(manager["block_id"]))
-                executor._hold_manager(manager["manager"])
+            job = executor.blocks_to_job_id.get(manager["block_id"])
+            _log.warning("Job %s of pool %s has ended under its workers.", job, executor.label)
+            executor._hold_manager(manager["manager"])
         there = [manager for manager in managers if manager not in over]
         states = [status.state for status in blocks.values()]
         return {
@@ -207,7 +210,7 @@ class PoolWatch:
             "busy": sum(min(manager["tasks"], manager["worker_count"]) for manager in there),
             "nodes": len(there),
             "jobs_running": states.count(JobState.RUNNING),
-            "jobs_waiting": states.count(JobState.PENDING) + states.count(JobState.HELD),
+            "jobs_waiting": states.count(JobState.PENDING),
         }
 
 

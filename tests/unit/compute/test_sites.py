@@ -81,7 +81,7 @@ def test_a_cluster_has_a_pool_for_each_kind_of_node():
     }
     site = make_site(SlurmSite.model_validate({"kind": "slurm", "nodes": nodes}))
     assert site.submits_jobs
-    assert site.specification == {"gpu": Pool(4, 1, ("0", "0", "1", "1"), 1), "cpu": Pool(24, 8, (), 3)}
+    assert site.specification == {"gpu": Pool(4, 1, ("0", "0", "1", "1")), "cpu": Pool(24, 8)}
     assert {kind for kind in FUNCTIONS if site.pool_of(kind) == "cpu"} == CPU_KINDS
 
 

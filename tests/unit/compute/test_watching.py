@@ -57,9 +57,11 @@ def wait_until_told(tmp_path):
 
 def look(tmp_path, made, *, submits_jobs=True):
     with watch(tmp_path, made, submits_jobs=submits_jobs) as looking:
-        wait_until_told(tmp_path)
+        if submits_jobs:
+            wait_until_told(tmp_path)
         looking.look()
         looking.look()
+    assert (tmp_path / POOLS).exists() == submits_jobs
 
 
 @pytest.fixture(autouse=True)
